@@ -1,0 +1,86 @@
+"""Errors that a user can mend: each says what is wrong, what was got, what is allowed and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BadConfiguration",
+    "BadData",
+    "BadInput",
+    "BadRun",
+    "BadSplit",
+    "InfoProError",
+    "MissingPackage",
+    "NotSplittable",
+    "NotYetSupported",
+    "UnknownName",
+]
+
+
+class InfoProError(ValueError):
+    """A mistake that the caller can mend; the command line prints it as one line and exits with status 2.
+
+    Example:
+        >>> str(InfoProError("batch size is not positive", got=0, allowed="1 or more", remedy="pass --batch-size 64"))
+        'batch size is not positive: got 0; allowed: 1 or more; pass --batch-size 64'
+    """
+
+    def __init__(self, what: str, *, got: object = None, allowed: str | None = None, remedy: str | None = None):
+        text = what if got is None else f"{what}: got {got}"
+        parts = [text]
+        if allowed is not None:
+            parts.append(f"allowed: {allowed}")
+        if remedy is not None:
+            parts.append(remedy)
+        super().__init__("; ".join(parts))
+
+
+class UnknownName(InfoProError):
+    """A name that no model, data set, objective, head or recipe has; the message lists the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str | None = None):
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+        allowed = "did you mean " + ", ".join(near) + "?" if near else ", ".join(names[:12]) or "none installed"
+        if near:
+            super().__init__(f"unknown {kind}", got=repr(name), remedy="; ".join(filter(None, [allowed, remedy])))
+        else:
+            super().__init__(f"unknown {kind}", got=repr(name), allowed=allowed, remedy=remedy)
+
+
+class BadSplit(InfoProError):
+    """Cuts that do not exist, are out of order, repeat, or are more than the network has blocks: choose others."""
+
+
+class NotSplittable(InfoProError):
+    """A network whose forward cannot be recorded soundly; the message says why and what to change."""
+
+
+class NotYetSupported(InfoProError):
+    """A sound request that this version cannot serve."""
+
+
+class BadInput(InfoProError):
+    """A tensor of the wrong shape, type or range: an example input, a batch of images, its labels."""
+
+
+class BadData(InfoProError):
+    """A data file or folder that cannot be read; the message names it."""
+
+
+class BadRun(InfoProError):
+    """A run folder that exists already, lacks a checkpoint, or belongs to another configuration."""
+
+
+class BadConfiguration(InfoProError):
+    """Options that contradict each other or lie outside their range."""
+
+
+class MissingPackage(InfoProError, ImportError):
+    """An optional package that is not installed or does not import; the message gives the command that repairs it."""
+
+    def __init__(self, package: str, *, extra: str, purpose: str, reason: str | None = None):
+        state = f"does not import ({reason})" if reason else "is not installed"
+        super().__init__(f"{purpose} needs {package}, which {state}", remedy=f'run: pip install "infopro[{extra}]"')
