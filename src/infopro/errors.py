@@ -27,7 +27,9 @@ class InfoProError(ValueError):
         'batch size is not positive: got 0; allowed: 1 or more; pass --batch-size 64'
     """
 
-    def __init__(self, what: str, *, got: object = None, allowed: str | None = None, remedy: str | None = None):
+    def __init__(
+        self, what: str, *, got: object = None, allowed: str | None = None, remedy: str | None = None
+    ):
         text = what if got is None else f"{what}: got {got}"
         parts = [text]
         if allowed is not None:
@@ -43,9 +45,13 @@ class UnknownName(InfoProError):
     def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str | None = None):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-        allowed = "did you mean " + ", ".join(near) + "?" if near else ", ".join(names[:12]) or "none installed"
+        allowed = (
+            "did you mean " + ", ".join(near) + "?" if near else ", ".join(names[:12]) or "none installed"
+        )
         if near:
-            super().__init__(f"unknown {kind}", got=repr(name), remedy="; ".join(filter(None, [allowed, remedy])))
+            super().__init__(
+                f"unknown {kind}", got=repr(name), remedy="; ".join(filter(None, [allowed, remedy]))
+            )
         else:
             super().__init__(f"unknown {kind}", got=repr(name), allowed=allowed, remedy=remedy)
 
@@ -83,4 +89,6 @@ class MissingPackage(InfoProError, ImportError):
 
     def __init__(self, package: str, *, extra: str, purpose: str, reason: str | None = None):
         state = f"does not import ({reason})" if reason else "is not installed"
-        super().__init__(f"{purpose} needs {package}, which {state}", remedy=f'run: pip install "infopro[{extra}]"')
+        super().__init__(
+            f"{purpose} needs {package}, which {state}", remedy=f'run: pip install "infopro[{extra}]"'
+        )

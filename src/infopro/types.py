@@ -37,7 +37,9 @@ class StageContext:
 class StepOutput:
     """The result of one local step: gradients are in `.grad`, these are the values to log."""
 
-    losses: tuple[Mapping[str, Tensor], ...]  # per module, detached scalars; "total" is what was differentiated
+    losses: tuple[
+        Mapping[str, Tensor], ...
+    ]  # per module, detached scalars; "total" is what was differentiated
     logits: Tensor  # the network's own output, detached
 
 

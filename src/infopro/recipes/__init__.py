@@ -1,0 +1,62 @@
+"""Complete, named training configurations: every cell of InfoPro's published tables, and the demonstration's.
+
+A new table is one new file with `RECIPES`.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from functools import cache
+
+from infopro._plugins import public_modules
+from infopro.errors import UnknownName
+from infopro.recipes._config import RunConfig, build_objective, check, problems
+from infopro.recipes._recipe import Published, Recipe
+
+__all__ = [
+    "Published",
+    "Recipe",
+    "RunConfig",
+    "build_objective",
+    "check",
+    "list_recipes",
+    "load",
+    "problems",
+]
+
+
+def load(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UnknownName: there is none; the message lists near names.
+
+    Example:
+        >>> recipe = load("cifar10-resnet32-k4-infopro-contrast")
+        >>> recipe.config.cuts, recipe.published.test_error
+        (('layer1.2', 'layer2.1', 'layer3.0'), 8.58)
+    """
+    recipes = _recipes()
+    if name not in recipes:
+        raise UnknownName("recipe", name, recipes)
+    return recipes[name]
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """The names of all recipes that match a pattern of `*` and `?`, table by table.
+
+    Example:
+        >>> list_recipes("cifar10-resnet32-k16-*")[:2]
+        ['cifar10-resnet32-k16-greedy', 'cifar10-resnet32-k16-dgl']
+    """
+    return [name for name in _recipes() if fnmatchcase(name, pattern)]
+
+
+@cache
+def _recipes() -> dict[str, Recipe]:
+    found: dict[str, Recipe] = {}
+    for file, module in public_modules(__name__, list(__path__)).items():
+        for recipe in module.RECIPES:
+            assert recipe.name not in found, f"{file}.py declares {recipe.name} for the second time"
+            found[recipe.name] = recipe
+    return found

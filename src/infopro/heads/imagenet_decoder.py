@@ -1,0 +1,52 @@
+"""The reconstruction net that InfoPro publishes for ImageNet."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from infopro.heads._base import (
+    DecoderBuilder,
+    Head,
+    Shape,
+    SigmoidInFloat32,
+    conv_norm_relu,
+    he_normal_,
+    resize,
+)
+from infopro.heads._features import ToFeatureMap, spatial_layout
+
+__all__ = ["DECODERS", "imagenet_decoder"]
+
+
+def imagenet_decoder(*, feature_shape: Shape, image_shape: Shape) -> Head:
+    """Convolutions to 128, 32, 12 channels (each BN, ReLU) at growing size, to the image's, sigmoid.
+
+    conv 1x1; up to a quarter of the image's side; conv 3x3; up to half; conv 3x3; up to the image; conv 3x3
+    (Wang et al., ICLR 2021, their code; convolutions with bias). A map that is larger than the next size
+    keeps its own.
+
+    Shapes:
+        features of any layout -> [N, C, H, W] of the image, in [0, 1], at least float32.
+    """
+    layout = spatial_layout(feature_shape, image_shape)
+    image_channels, *image = image_shape
+    quarter = _at_least(layout.size, image, part=4)
+    half = _at_least(quarter, image, part=2)
+    layers: list[nn.Module] = [
+        *conv_norm_relu(layout.channels, 128, kernel=1, bias=True),
+        resize(layout.size, quarter),
+        *conv_norm_relu(128, 32, kernel=3, bias=True),
+        resize(quarter, half),
+        *conv_norm_relu(32, 12, kernel=3, bias=True),
+        resize(half, (image[0], image[1])),
+        nn.Conv2d(12, image_channels, 3, padding=1),
+        SigmoidInFloat32(),
+    ]
+    return he_normal_(Head(prepare=ToFeatureMap(layout), layers=layers))
+
+
+def _at_least(size: tuple[int, int], image: list[int], *, part: int) -> tuple[int, int]:
+    return max(size[0], image[0] // part), max(size[1], image[1] // part)
+
+
+DECODERS: dict[str, DecoderBuilder] = {"imagenet": imagenet_decoder}

@@ -1,0 +1,166 @@
+"""A run's configuration: the only configuration object; it stops at the command line and the recipes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from infopro.errors import BadConfiguration, InfoProError
+from infopro.objectives import Objective, from_name
+
+__all__ = ["RunConfig", "build_objective", "check", "problems"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides what a training run computes; the defaults are InfoPro's for CIFAR-10.
+
+    The defaults are the published cell ResNet-32, K = 4, contrast (Wang et al., ICLR 2021, arXiv 2101.10832).
+
+    Example:
+        >>> RunConfig(objective="greedy", epochs=3).batch_size
+        1024
+    """
+
+    model: str = "cifar_resnet32"  # a name of `infopro list models`
+    data: str = "cifar10"  # a name of `infopro list data`, a folder of class folders, or an .npz file
+    objective: str = "infopro-contrast"  # a name of `infopro list objectives`
+    num_modules: int = 4  # K, the number of gradient-isolated modules; 1 for end to end
+    cuts: tuple[str, ...] | None = None  # names of the K - 1 blocks that end a module; null: by `balance`
+    balance: Literal["depth", "memory", "time"] = "depth"  # what the modules share equally without `cuts`
+    reconstruction_weight: tuple[float, ...] | float | None = (6.0, 1.0)  # λ1 as λ2; null: no decoder
+    task_weight: tuple[float, ...] | float = (0.0, 2.0)  # λ2: (first, last) of K - 1, or one for all
+    task_head: str = "auto"  # a name of `infopro list heads`; auto: the objective's own
+    decoder: str = "auto"  # a name of `infopro list decoders`; auto: the objective's own
+    temperature: float = 0.07  # of the contrastive loss
+    epochs: int = 160  # passes over the training set
+    batch_size: int = 1024  # images per step
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # one for the network and the heads
+    learning_rate: float = 0.8  # highest of the schedule
+    momentum: float = 0.9  # SGD's
+    nesterov: bool = True  # SGD's
+    weight_decay: float = 1e-4  # on every parameter, BatchNorm's included
+    schedule: Literal["paper", "cosine", "constant"] = "paper"  # paper: InfoPro's, one rate per epoch
+    warmup_epochs: float = 10.0  # in which the learning rate rises
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; parameters stay float32
+    image_size: int | None = None  # side in pixels to which images are brought; null: the data set's own
+    seed: int = 0  # of initialisation, order and augmentation
+
+
+def build_objective(config: RunConfig) -> Objective:
+    """The objective that a configuration names, with those of its options that this objective has.
+
+    "auto" leaves the objective's own choice: Greedy's head is another than InfoPro's.
+
+    Raises:
+        UnknownName: no such objective or head.
+        BadConfiguration: an option out of the objective's range.
+
+    Example:
+        >>> build_objective(RunConfig(objective="greedy")).describe()
+        {'name': 'greedy', 'task_head': '0c1f'}
+    """
+    known = {field.name for field in fields(from_name(config.objective))}
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name in known}
+    return from_name(config.objective, **{name: value for name, value in options.items() if value != "auto"})
+
+
+def check(config: RunConfig) -> None:
+    """Raise one BadConfiguration that lists every problem of a configuration, if it has any.
+
+    Example:
+        >>> check(RunConfig(epochs=0, batch_size=0))
+        Traceback (most recent call last):
+        infopro.errors.BadConfiguration: 2 problems: (1) epochs is 0, allowed: 1 or more; (2) ...
+    """
+    found = problems(config)
+    if len(found) == 1:
+        raise BadConfiguration(found[0])
+    if found:
+        numbered = "; ".join(f"({number}) {problem}" for number, problem in enumerate(found, start=1))
+        raise BadConfiguration(f"{len(found)} problems: {numbered}")
+
+
+def problems(config: RunConfig) -> list[str]:
+    """Everything wrong with a configuration by itself: ranges, contradictions, the objective's own options.
+
+    What depends on the network or the data (cuts that do not exist, image sizes) shows when those are built.
+    """
+    return [*_range_problems(config), *_cut_problems(config), *_objective_problems(config)]
+
+
+def _at_least(least: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"{least} or more", lambda value: math.isfinite(value) and value >= least
+
+
+def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
+    return ", ".join(names), lambda value: value in names
+
+
+_POSITIVE = "a number above 0", lambda value: math.isfinite(value) and value > 0
+_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "num_modules": _at_least(1),
+    "balance": _one_of("depth", "memory", "time"),
+    "temperature": _POSITIVE,
+    "epochs": _at_least(1),
+    "batch_size": _at_least(1),
+    "optimizer": _one_of("sgd", "adamw"),
+    "learning_rate": _POSITIVE,
+    "momentum": ("0 or more and less than 1", lambda value: 0 <= value < 1),
+    "weight_decay": _at_least(0),
+    "schedule": _one_of("paper", "cosine", "constant"),
+    "warmup_epochs": _at_least(0),
+    "precision": _one_of("float32", "bfloat16"),
+    "image_size": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "seed": ("0 to 2**63 - 1", lambda value: 0 <= value < 2**63),
+}
+
+
+def _range_problems(config: RunConfig) -> Iterator[str]:
+    for name, (allowed, holds) in _ALLOWED.items():
+        value = getattr(config, name)
+        try:
+            sound = holds(value)
+        except TypeError:  # not a number at all
+            sound = False
+        if not sound:
+            yield f"{name} is {value!r}, allowed: {allowed}"
+    if config.objective == "infopro-contrast" and config.batch_size == 1:
+        yield "batch_size is 1: the contrastive loss compares the images of a batch, allowed: 2 or more"
+
+
+def _cut_problems(config: RunConfig) -> Iterator[str]:
+    if config.cuts is None:
+        return
+    if len(config.cuts) + 1 != config.num_modules:
+        yield (
+            f"{len(config.cuts)} cuts make {len(config.cuts) + 1} modules but num_modules is "
+            f"{config.num_modules}: change one of them, or set cuts to null to have them chosen"
+        )
+    repeated = sorted({cut for cut in config.cuts if config.cuts.count(cut) > 1})
+    if repeated:
+        yield f"cuts name a block twice: {', '.join(repeated)}"
+
+
+def _objective_problems(config: RunConfig) -> Iterator[str]:
+    try:
+        objective = build_objective(config)
+    except InfoProError as error:
+        yield str(error)
+        return
+    if hasattr(objective, "task_weight") and config.num_modules > 1:
+        yield from _idle_module_problems(config)
+
+
+def _idle_module_problems(config: RunConfig) -> Iterator[str]:
+    """A module whose weights are both 0 is never trained; of K = 2 modules only the first has weights."""
+    ends = {"first": 0} if config.num_modules == 2 else {"first": 0, "last": -1}
+    weights = (config.reconstruction_weight or 0.0, config.task_weight)
+    for word, end in ends.items():
+        if not any(weight[end] if isinstance(weight, tuple) else weight for weight in weights):
+            yield (
+                f"reconstruction_weight and task_weight are both 0 for the {word} local module, "
+                "which would not be trained: raise one of them"
+            )

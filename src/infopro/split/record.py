@@ -1,0 +1,195 @@
+"""Records one real run of a network's own forward: the calls of its blocks and the glue between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from infopro.split._values import Owned, Value, encode
+
+__all__ = ["Node", "Recording", "ancestors", "intercept_calls", "record", "undisturbed"]
+
+# Python looks at a tensor's value: replaying is sound only while the answer stays the same.
+_VALUE_READS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__"}
+_WRITES = {"__setitem__", "__set__"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One recorded call."""
+
+    kind: Literal["module", "function", "guard", "end"]  # end: an opened module has returned
+    target: Any  # the module's name, or the function
+    args: Any
+    kwargs: Any
+    outputs: Any  # value numbers (None where no tensor); for a guard, the value that was seen
+    grad: bool  # whether gradients were enabled
+    autocast: tuple[bool, torch.dtype] | None = None  # only where forward itself changed it
+
+
+@dataclass
+class Recording:
+    """A whole run: its nodes, inputs, result, and the shape and kind of every value."""
+
+    nodes: list[Node] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    output: Any = None
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    differentiable: set[int] = field(default_factory=set)
+    constants: int = 0  # tensors that are neither inputs, parameters, buffers nor results
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run the model without a trace: buffers, random streams and train/eval modes come back as they were."""
+    buffers = {b: b.detach().clone() for b in model.buffers()}
+    modes = [(m, m.training) for m in model.modules()]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    if not model.training:
+        model.train()
+    try:
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def intercept_calls(replacement: Callable[..., Any]) -> Iterator[None]:
+    """While open, every module call goes to `replacement(original_call, module, *args, **kwargs)`."""
+    original: Any = nn.Module.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return replacement(original, module, *args, **kwargs)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]  # no hook sees calls made by other names
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+def ancestors(names: Sequence[str]) -> set[str]:
+    """The modules that contain one of `names`, the root ("") included."""
+    return {""} | {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
+
+
+class _Recorder(TorchFunctionMode):
+    """Sees every torch function outside the opaque blocks; inside a block it records nothing."""
+
+    def __init__(self, model: nn.Module, opened: set[str]):
+        super().__init__()
+        self.recording = Recording()
+        self.opened = opened
+        # reversed: of several names of one module, the first one wins
+        self.names = {id(module): name for name, module in reversed(list(model.named_modules()))}
+        owned = itertools.chain(model.named_parameters(), model.named_buffers())
+        self.owned = {id(tensor): name for name, tensor in owned}
+        self.numbers: dict[int, int] = {}
+        self.kept: list[Any] = []  # ids stay unique only while the tensors live
+        self.inside_block = False
+        self.ambient = _autocast_state()
+
+    def number(self, value: Any) -> int | None:
+        if not isinstance(value, Tensor) or id(value) in self.owned:
+            return None
+        self.kept.append(value)
+        number = self.numbers[id(value)] = len(self.kept)
+        self.recording.shapes[number] = tuple(value.shape)
+        if value.requires_grad and value.is_floating_point():
+            self.recording.differentiable.add(number)
+        return number
+
+    def encode(self, tree: Any) -> Any:
+        return encode(tree, self._leaf)
+
+    def _leaf(self, tensor: Tensor) -> Any:
+        if id(tensor) in self.numbers:
+            return Value(self.numbers[id(tensor)])
+        if id(tensor) in self.owned:
+            return Owned(self.owned[id(tensor)])
+        self.recording.constants += 1
+        return tensor
+
+    def add(self, kind: Any, target: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        encoded_args, encoded_kwargs = (
+            self.encode(args),
+            self.encode(kwargs),
+        )  # before: the call may write in place
+        result = run(*args, **kwargs)
+        outputs = result if kind == "guard" else [self.number(leaf) for leaf in tree_leaves(result)]
+        if kind != "function" or any(outputs) or _writes(target):
+            state = _autocast_state()
+            autocast = None if state == self.ambient else state
+            grad = torch.is_grad_enabled()
+            node = Node(kind, target, encoded_args, encoded_kwargs, outputs, grad, autocast)
+            self.recording.nodes.append(node)
+        return result
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.inside_block:
+            return func(*args, **kwargs)
+        kind = "guard" if getattr(func, "__name__", "") in _VALUE_READS else "function"
+        return self.add(kind, func, func, args, kwargs)
+
+    def call(self, original: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        name = self.names.get(id(module))
+        if self.inside_block or name is None:
+            return original(module, *args, **kwargs)
+        if name not in self.opened:
+            return self.add(
+                "module", name, lambda *a, **k: self._block(original, module, *a, **k), args, kwargs
+            )
+        result = original(module, *args, **kwargs)
+        if name:
+            leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            outputs = [self.numbers.get(id(leaf)) for leaf in leaves]
+            self.recording.nodes.append(Node("end", name, (), {}, outputs, True))
+        return result
+
+    def _block(self, original: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        self.inside_block = True
+        try:
+            return original(module, *args, **kwargs)
+        finally:
+            self.inside_block = False
+
+
+def _writes(target: Any) -> bool:
+    name = getattr(target, "__name__", "")
+    return name in _WRITES or (name.endswith("_") and not name.endswith("__"))
+
+
+def _autocast_state() -> tuple[bool, torch.dtype]:
+    kind = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
+    return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
+
+def record(model: nn.Module, inputs: tuple[Any, ...], *, opened: set[str]) -> Recording:
+    """Run `model(*inputs)` once, in train mode, and record all that happens outside its unopened modules.
+
+    Real tensors flow through the network's real Python code, so any control flow works as it does for the caller.
+    Buffers, random streams and train/eval modes are restored.
+    """
+    recorder = _Recorder(model, opened)
+    inputs_numbers = [recorder.number(leaf) for leaf in tree_leaves(inputs)]
+    recorder.recording.inputs = [number for number in inputs_numbers if number is not None]
+    with undisturbed(model), intercept_calls(recorder.call), recorder:
+        result = model(*inputs)
+    recorder.recording.output = recorder.encode(result)
+    return recorder.recording

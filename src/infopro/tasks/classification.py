@@ -1,0 +1,160 @@
+"""One label per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from infopro.errors import BadConfiguration, BadInput
+from infopro.heads import at_least_float32
+from infopro.tasks._base import Task
+
+__all__ = ["Classification"]
+
+
+class Classification(Task):
+    """Cross-entropy against integer labels.
+
+    Args:
+        num_classes: labels are 0 .. num_classes - 1.
+        mean: per image channel, how the input was normalised: (image in [0, 1] - mean) / std.
+        std: per image channel.
+        auxiliary_weight: of each further tensor of logits that a network returns while it trains (0.3 as in
+            GoogLeNet, Szegedy et al. 2015).
+
+    Raises:
+        BadConfiguration: fewer than 1 class, a negative weight, a `std` that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from infopro.tasks import Classification
+        >>> task = Classification(num_classes=3)
+        >>> output = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+        >>> int(task.errors(output, torch.tensor([0, 1])))
+        1
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        auxiliary_weight: float = 0.3,
+    ):
+        if num_classes < 1:
+            raise BadConfiguration("num_classes is not positive", got=num_classes, allowed="1 or more")
+        if auxiliary_weight < 0:
+            raise BadConfiguration("auxiliary_weight is negative", got=auxiliary_weight, allowed="0 or more")
+        super().__init__(out_features=num_classes, mean=mean, std=std)
+        self.num_classes = num_classes
+        self.auxiliary_weight = auxiliary_weight
+
+    def loss(self, output: Any, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of the logits, plus that of auxiliary logits times `auxiliary_weight`.
+
+        Shapes:
+            output holding [N, num_classes], targets [N] int64 -> scalar, at least float32.
+        """
+        main, *auxiliary = _all_logits(output)
+        loss = F.cross_entropy(at_least_float32(main), targets)
+        for logits in auxiliary:
+            loss = loss + self.auxiliary_weight * F.cross_entropy(at_least_float32(logits), targets)
+        return loss
+
+    def logits(self, output: Any) -> Tensor:
+        """The network's prediction [N, num_classes], of a tensor or of any structure that networks return.
+
+        A tensor is itself; of a tuple or list the first tensor (those of the same shape after it are
+        auxiliary logits, as of GoogLeNet and Inception); `.logits` of an object; "logits" or "out" of a dict.
+
+        Raises:
+            BadInput: none of these.
+        """
+        return _all_logits(output)[0]
+
+    def errors(self, output: Any, targets: Tensor) -> Tensor:
+        """How many images have another label than the largest logit says: a 0-dimensional int64 tensor."""
+        return (self.logits(output).argmax(dim=1) != targets).sum()
+
+    def check(self, images: Tensor, targets: Tensor) -> None:
+        """Raises BadInput, all problems in one message, where a batch cannot be trained on.
+
+        Images: floating point, a batch dimension, finite. Targets: one int64 label per image, in range.
+        """
+        problems = [*_image_problems(images), *_target_problems(images, targets, self.num_classes)]
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            raise BadInput(f"{len(problems)} problems in a batch: " + "; also ".join(map(str, problems)))
+
+    def check_output(self, output: Any) -> None:
+        """Raises BadInput unless the network predicts [N, num_classes]."""
+        logits = self.logits(output)
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            raise BadInput(
+                "the network's output does not fit the task",
+                got=f"shape {list(logits.shape)}",
+                allowed=f"[N, {self.num_classes}]",
+                remedy="build the network with as many outputs as the task has classes",
+            )
+
+
+def _all_logits(output: Any) -> list[Tensor]:
+    """The logits, then the auxiliary ones."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Sequence) and output and isinstance(output[0], Tensor):
+        first = output[0]
+        return [first, *(o for o in output[1:] if isinstance(o, Tensor) and o.shape == first.shape)]
+    for name in ("logits", "out"):
+        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(found, Tensor):
+            return [found]
+    raise BadInput(
+        "no logits in the network's output",
+        got=type(output).__name__,
+        allowed='a tensor, a tuple that begins with one, .logits, or a dict with "logits" or "out"',
+        remedy="wrap the network so that it returns its logits",
+    )
+
+
+def _image_problems(images: Tensor) -> list[BadInput]:
+    if not images.is_floating_point():
+        return [BadInput("images are not floating point", got=images.dtype, remedy="divide them by 255")]
+    if images.ndim < 2 or not images.numel():
+        return [BadInput("images form no batch", got=f"shape {list(images.shape)}", allowed="[N, C, H, W]")]
+    finite = images.isfinite().flatten(1).all(dim=1)
+    if finite.all():
+        return []
+    return [BadInput("images are not finite", got=f"NaN or infinity in image {_first(~finite)}")]
+
+
+def _target_problems(images: Tensor, targets: Tensor, num_classes: int) -> list[BadInput]:
+    if targets.dtype != torch.int64:
+        return [BadInput("labels are not int64", got=targets.dtype, remedy="call labels.long()")]
+    if targets.shape != images.shape[:1]:
+        shapes = f"shape {list(targets.shape)} for images {list(images.shape)}"
+        return [BadInput("labels do not pair with images", got=shapes, allowed="one label per image, [N]")]
+    outside = (targets < 0) | (targets >= num_classes)
+    if not outside.any():
+        return []
+    index = _first(outside)
+    return [
+        BadInput(
+            "a label is out of range",
+            got=f"{targets[index].item()} at index {index}",
+            allowed=f"0 to {num_classes - 1}",
+            remedy=f"correct the labels, or pass num_classes={int(targets.max()) + 1}"
+            if targets[index] > 0
+            else "number the classes from 0",
+        )
+    ]
+
+
+def _first(mask: Tensor) -> int:
+    return int(mask.nonzero()[0, 0])

@@ -1,0 +1,121 @@
+"""A run is a folder: configuration, record, log, checkpoints, TensorBoard events, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infopro.errors import BadRun
+from infopro.training.checkpoints import checkpoints
+from infopro.types import EpochRecord
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Reads and writes one run's folder.
+
+    `config.json` and `run.json` are written once, at the start; `log.jsonl` grows by one line an epoch.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, *, configuration: Mapping[str, Any], record: Mapping[str, Any]) -> RunFolder:
+        """Make a new run folder.
+
+        Raises:
+            BadRun: the folder exists and is not empty: nothing is ever overwritten.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise BadRun(
+                "the run folder exists", got=path, remedy="pass --resume to continue it, or another --output"
+            )
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (path / "config.json").write_text(json.dumps(configuration, indent=1) + "\n")
+            (path / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+        except OSError as error:
+            raise BadRun(
+                "the run folder cannot be written", got=error, remedy="pass another --output"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run folder."""
+        if not (path / "config.json").is_file():
+            what = (
+                "the run folder does not exist"
+                if not path.exists()
+                else "the folder holds no run (no config.json)"
+            )
+            raise BadRun(what, got=path, remedy="pass the folder that infopro train wrote")
+        return cls(path)
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        return _read_json(self.path / "config.json")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return _read_json(self.path / "run.json")
+
+    def last_checkpoint(self) -> Path:
+        """The newest complete checkpoint.
+
+        Raises:
+            BadRun: the run has none yet.
+        """
+        found = checkpoints(self.checkpoint_folder)
+        if not found:
+            raise BadRun("the run has no checkpoint", got=self.path, remedy="train at least one epoch first")
+        return found[-1]
+
+    def require_same(self, configuration: Mapping[str, Any]) -> None:
+        """Refuse to go on with other settings than those that the run was started with."""
+        stored = self.configuration
+        names = [n for n in {**stored, **configuration} if stored.get(n) != configuration.get(n)]
+        if names:
+            changes = ", ".join(f"{n} {configuration.get(n)!r} (run: {stored.get(n)!r})" for n in names)
+            raise BadRun(
+                "the run has another configuration", got=changes, remedy="use its settings or a new --output"
+            )
+
+    def append(self, record: EpochRecord) -> None:
+        """Add one line to the log."""
+        with (self.path / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps(asdict(record)) + "\n")
+
+    def log(self) -> list[EpochRecord]:
+        """All epochs logged so far."""
+        file = self.path / "log.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        return [_epoch_record(json.loads(line)) for line in lines]
+
+    def truncate_log(self, *, last_epoch: int) -> None:
+        """Drop the lines of epochs after the checkpoint that a resumed run starts from."""
+        kept = [record for record in self.log() if record.epoch <= last_epoch]
+        temporary = self.path / ".log.jsonl.partial"
+        temporary.write_text("".join(json.dumps(asdict(record)) + "\n" for record in kept))
+        temporary.replace(self.path / "log.jsonl")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise BadRun(f"{file} cannot be read", got=error) from error
+    return content
+
+
+def _epoch_record(values: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(**{**values, "losses": tuple(values["losses"])})

@@ -1,0 +1,46 @@
+"""TensorBoard scalars under the names that the log and the report use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infopro.types import EpochRecord
+
+__all__ = ["TensorBoardLog"]
+
+
+class TensorBoardLog:
+    """Writes one point an epoch; without the tensorboard package it writes nothing and says so in `available`."""
+
+    def __init__(self, folder: Path, *, first_epoch: int = 1):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.available = False
+            return
+        self.available = True
+        # purge_step drops the points of epochs that a resumed run repeats
+        self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
+
+    def add(self, record: EpochRecord) -> None:
+        """Write one epoch."""
+        if not self.available:
+            return
+        scalars = {
+            "error/train": record.train_error,
+            "error/test": record.test_error,
+            "error/best_test": record.best_test_error,
+            "loss/test": record.test_loss,
+            "learning_rate": record.learning_rate,
+            "images_per_second": record.images_per_second,
+        }
+        for index, losses in enumerate(record.losses):
+            scalars |= {f"module_{index + 1}/{name}": value for name, value in losses.items()}
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, record.epoch)  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Finish the event file."""
+        if self.available:
+            self._writer.close()  # type: ignore[no-untyped-call]

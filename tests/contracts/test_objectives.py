@@ -1,0 +1,165 @@
+"""What every objective must do, whatever file it comes from."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from infopro.errors import BadConfiguration, UnknownName
+from infopro.objectives import from_name, list_objectives
+from infopro.tasks import Classification
+from infopro.types import Batch, StageContext
+
+BATCH, CLASSES = 4, 3
+IMAGE_SHAPE = (3, 8, 8)
+LAYOUTS = {"map": (5, 4, 4), "class token": (17, 5), "channels last": (4, 4, 5), "vector": (5,)}
+
+every_objective = pytest.mark.parametrize("name", list_objectives())
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def build(name, layout="map"):
+    """A stage in the middle of a network, or the only one where the method allows no other."""
+    torch.manual_seed(0)
+    objective = from_name(name)
+    num_stages = objective.num_modules or 3
+    index = min(1, num_stages - 1)
+    context = StageContext(index, num_stages, feature_shape(name, layout), IMAGE_SHAPE)
+    return objective.build(context, Classification(num_classes=CLASSES))
+
+
+def feature_shape(name, layout):
+    return (CLASSES,) if from_name(name).num_modules == 1 else LAYOUTS[layout]
+
+
+def features_of(name, layout="map", dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(BATCH, *feature_shape(name, layout), generator=generator, dtype=dtype).requires_grad_()
+
+
+def batch(dtype=torch.float32):
+    images = torch.rand(BATCH, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(2), dtype=dtype)
+    return Batch(images=images, targets=torch.tensor([0, 1, 1, 0]))
+
+
+@every_objective
+@every_layout
+def test_losses_are_finite_scalars_and_reach_features_and_heads(name, layout):
+    stage, features = build(name, layout), features_of(name, layout)
+    losses = stage(features, batch())
+    for value in losses.values():
+        assert value.shape == () and value.isfinite() and value.dtype == torch.float32
+    losses["total"].backward()
+    assert [parameter for parameter, value in stage.named_parameters() if value.grad is None] == []
+    assert features.grad.isfinite().all() and features.grad.abs().sum() > 0
+
+
+@every_objective
+def test_losses_carry_the_names_of_the_heads(name):
+    stage = build(name)
+    losses = stage(features_of(name), batch())
+    assert list(losses) == [*(stage.heads or ["task"]), "total"]
+
+
+@every_objective
+def test_last_stage_has_no_heads(name):
+    context = StageContext(0, 1, (CLASSES,), IMAGE_SHAPE)
+    stage = from_name(name).build(context, Classification(num_classes=CLASSES))
+    assert list(stage.parameters()) == [] and len(stage.heads) == 0
+
+
+@every_objective
+def test_gradient_is_the_derivative(name):
+    stage, features = build(name).double(), features_of(name, dtype=torch.float64)
+    images = batch(torch.float64)
+    assert torch.autograd.gradcheck(lambda x: stage(x, images)["total"], (features,))
+
+
+@every_objective
+def test_batch_is_neither_changed_nor_differentiated(name):
+    seen = batch()
+    seen.images.requires_grad_()
+    build(name)(features_of(name), seen)["total"].backward()
+    assert torch.equal(seen.images, batch().images)
+    assert torch.equal(seen.targets, batch().targets)
+    assert seen.images.grad is None
+
+
+@every_objective
+def test_same_input_same_loss(name):
+    first, second = (build(name)(features_of(name), batch()) for _ in range(2))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[loss], second[loss]) for loss in first)
+
+
+@every_objective
+def test_state_dict_holds_the_heads_and_comes_back(name):
+    first, second = build(name), build(name)
+    assert all(key.startswith("heads.") for key in first.state_dict())
+    with torch.no_grad():
+        for value in second.parameters():
+            value.mul_(1.5)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(features_of(name), batch())["total"], second(features_of(name), batch())["total"])
+
+
+@every_objective
+def test_pickles(name):
+    objective, stage = from_name(name), build(name)
+    assert pickle.loads(pickle.dumps(objective)) == objective
+    copy = pickle.loads(pickle.dumps(stage))
+    assert torch.equal(stage(features_of(name), batch())["total"], copy(features_of(name), batch())["total"])
+
+
+@every_objective
+@every_layout
+def test_losses_are_float32_under_autocast(name, layout):
+    stage, features = build(name, layout), features_of(name, layout)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = stage(features.bfloat16(), batch())
+    losses["total"].backward()
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+    assert features.grad.isfinite().all() and features.grad.abs().sum() > 0
+    exact = build(name, layout)(features_of(name, layout), batch())
+    assert all(value.item() == pytest.approx(exact[loss].item(), rel=0.1) for loss, value in losses.items())
+
+
+@every_objective
+def test_works_in_evaluation_mode(name):
+    stage = build(name).eval()
+    before = {key: value.clone() for key, value in stage.state_dict().items()}
+    assert stage(features_of(name), batch())["total"].isfinite()
+    assert all(torch.equal(value, before[key]) for key, value in stage.state_dict().items())
+
+
+@every_objective
+def test_description_is_plain_and_gives_the_objective_again(name):
+    objective = from_name(name)
+    description = objective.describe()
+    assert description["name"] == name
+    assert from_name(**json.loads(json.dumps(description))) == objective
+
+
+@every_objective
+def test_unknown_options_list_the_allowed(name):
+    with pytest.raises(BadConfiguration, match=f"unknown option of {name}: got speed; allowed: "):
+        from_name(name, speed=3)
+
+
+def test_option_that_contradicts_the_name_is_refused():
+    with pytest.raises(BadConfiguration, match="task_loss contradicts the name infopro-softmax: got 'contrast'"):
+        from_name("infopro-softmax", task_loss="contrast")
+
+
+def test_unknown_names_list_the_near_ones():
+    with pytest.raises(UnknownName, match="unknown objective: got 'infopro-soft'; did you mean infopro-softmax"):
+        from_name("infopro-soft")
+    for name in ("greedy", "dgl", "infopro-softmax"):
+        with pytest.raises(UnknownName, match="unknown task head: got '9c'"):
+            from_name(name, task_head="9c")
+    with pytest.raises(UnknownName, match="unknown decoder: got 'cifa'; did you mean cifar"):
+        from_name("infopro-contrast", decoder="cifa")
+
+
+def test_the_published_objectives_are_listed():
+    assert {"dgl", "end-to-end", "greedy", "infopro-contrast", "infopro-softmax"} <= set(list_objectives())

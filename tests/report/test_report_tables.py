@@ -1,0 +1,100 @@
+"""The terminal's table, the numbers as text, and the checks before anything is drawn."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from infopro.errors import BadInput
+from infopro.report import ReportData, _formats, render_report, result_table
+from infopro.report.tables import COLUMNS, result_cells
+
+
+def printed(data: ReportData, width: int = 120) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(result_table(data.methods, title="Result"))
+    return out.getvalue()
+
+
+def test_cells(report_data: ReportData) -> None:
+    cells = result_cells(report_data.methods[1], report_data.methods)
+    assert cells == ("greedy", "4", "21.67 %", "21.54 % (epoch 9)", "19.9 MiB", "0.33 ×", "44.0 s")
+    assert len(cells) == len(COLUMNS)
+
+
+def test_table_without_a_terminal_is_plain_text(report_data: ReportData) -> None:
+    text = printed(report_data)
+    assert "\x1b" not in text
+    for method in report_data.methods:
+        assert all(cell in text for cell in result_cells(method, report_data.methods))
+
+
+def test_eighty_columns_cut_no_digit(report_data: ReportData) -> None:
+    text = printed(report_data, width=80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(value in text for value in ("21.67 %", "21.54 %", "19.9 MiB", "0.33 ×", "44.0 s"))
+
+
+def test_name_in_brackets_is_no_markup(report_data: ReportData) -> None:
+    method = replace(report_data.methods[0], name="[red]run[/red]")
+    assert "[red]run[/red]" in printed(replace(report_data, methods=(method,)))
+
+
+def test_method_that_was_not_trained(report_data: ReportData) -> None:
+    bare = replace(report_data.methods[1], records=())
+    assert result_cells(bare, (bare,))[2:6] == ("–", "–", "19.9 MiB", "–")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (_formats.percent(7.5), "7.50 %"),
+        (_formats.percent(float("nan")), "not a number"),
+        (_formats.mebibytes(2**20), "1.00 MiB"),
+        (_formats.mebibytes(99.96 * 2**20), "100 MiB"),
+        (_formats.mebibytes(2048 * 2**20), "2,048 MiB"),
+        (_formats.seconds(119.94), "119.9 s"),
+        (_formats.seconds(185), "3 min 05 s"),
+        (_formats.seconds(3 * 3600 + 62), "3 h 01 min"),
+        (_formats.shape((16, 8, 8)), "16 × 8 × 8"),
+    ],
+)
+def test_numbers_carry_units(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def test_all_problems_at_once(report_data: ReportData) -> None:
+    first = report_data.methods[0]
+    part = replace(first.reconstructions[0], images=first.reconstructions[0].images[:3])
+    broken = replace(
+        report_data,
+        methods=(first, replace(first, reconstructions=(part, part))),
+        captions=("7",),
+        originals=report_data.originals.astype(np.float32),
+    )
+    with pytest.raises(BadInput) as caught:
+        render_report(broken)
+    message = str(caught.value)
+    for problem in (
+        "'end to end' 2 times",
+        "originals of type float32",
+        "1 captions for 8",
+        "[3, 32, 32, 3]",
+    ):
+        assert problem in message
+    assert "'module 1' 2 times" in message
+
+
+def test_no_method(report_data: ReportData) -> None:
+    with pytest.raises(BadInput, match="no method"):
+        render_report(replace(report_data, methods=()))
+
+
+def test_reconstructions_need_originals(report_data: ReportData) -> None:
+    with pytest.raises(BadInput, match="no originals"):
+        render_report(replace(report_data, originals=report_data.originals[:0], captions=()))
