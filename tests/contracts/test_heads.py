@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+
 from infopro.errors import UnknownName
 from infopro.heads import decoder, list_decoders, list_task_heads, task_head
 
@@ -121,7 +122,7 @@ def test_parameters_are_named_by_layer(kind, name):
 
 
 def test_unknown_names_list_the_near_ones():
-    with pytest.raises(UnknownName, match="unknown task head: got '1c4f'; did you mean .*1c2f"):
+    with pytest.raises(UnknownName, match=r"unknown task head: got '1c4f'; did you mean .*1c2f"):
         build("task", "1c4f", *LAYOUTS["map"])
     with pytest.raises(UnknownName, match="unknown decoder: got 'imagnet'; did you mean imagenet"):
         build("decoder", "imagnet", *LAYOUTS["map"])

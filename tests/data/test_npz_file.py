@@ -67,6 +67,12 @@ def test_floats_and_other_whole_numbers_become_bytes(tmp_path):
         assert torch.equal(npz_file(save(tmp_path, **{**held, **changed})).train.images, expected)
 
 
+def test_floats_are_rounded_not_cut(tmp_path):
+    parts = {"x_train": np.full((6, 5, 4, 3), 0.999), "x_test": np.full((3, 5, 4, 3), 0.001)}
+    data = npz_file(save(tmp_path, **parts))
+    assert (data.train.images == 255).all() and (data.test.images == 0).all()
+
+
 def test_channels_first_is_read(tmp_path):
     held = arrays()
     first = {name: held[name].transpose(0, 3, 1, 2) for name in ("x_train", "x_test")}

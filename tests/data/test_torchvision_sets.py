@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
         raise OSError("no network\nat all")
 
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "__init__", fail)
-    with pytest.raises(BadData, match="cannot read cifar10 .no network at all.*check the network"):
+    with pytest.raises(BadData, match=r"cannot read cifar10 .no network at all.*check the network"):
         load("cifar10", data_dir=tmp_path, download=True)
 
 
@@ -170,6 +171,6 @@ def test_a_torchvision_built_for_another_torch_is_named_with_the_repair(tmp_path
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr("infopro.data._packages.importlib.import_module", broken)
+    monkeypatch.setattr("infopro.data._packages.importlib", SimpleNamespace(import_module=broken))
     with pytest.raises(MissingPackage, match=r"torchvision.*nms does not exist.*infopro\[vision\]"):
         load("cifar10", data_dir=tmp_path)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from infopro.errors import BadConfiguration
 from infopro.heads import decoder
-from torch import nn
 
 
 def sizes(net):
@@ -67,5 +68,7 @@ def test_half_precision_does_not_saturate(name):
 
 
 def test_input_that_is_no_image_is_refused():
-    with pytest.raises(BadConfiguration, match="only images can be reconstructed: got an input of shape \\[784\\]"):
+    with pytest.raises(
+        BadConfiguration, match=r"only images can be reconstructed: got an input of shape \[784\]"
+    ):
         decoder("auto", feature_shape=(64,), image_shape=(784,))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from infopro.errors import NotYetSupported
 from infopro.heads import SpatialLayout, ToFeatureMap, spatial_layout
 

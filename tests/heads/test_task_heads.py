@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from infopro.heads import list_task_heads, task_head
 from torch import nn
+
+from infopro.heads import list_task_heads, task_head
 
 
 def build(name, feature_shape, image_shape=(3, 32, 32), out_features=10):
@@ -112,11 +113,17 @@ def test_imagenet_head_halves_only_what_is_longer_than_7(size, expected):
 def test_mlp_sr_is_the_published_one():
     head = build("mlp-sr", (16, 30, 30))
     assert head.layers[0].output_size == (8, 8)  # ceil(30 / 4)
-    assert [list(layer.weight.shape) for layer in head.layers if isinstance(layer, nn.Conv2d)] == [[16, 16, 1, 1]] * 3
+    assert [list(layer.weight.shape) for layer in head.layers if isinstance(layer, nn.Conv2d)] == [
+        [16, 16, 1, 1]
+    ] * 3
     linears = [layer for layer in head.layers if isinstance(layer, nn.Linear)]
     assert [list(layer.weight.shape) for layer in linears] == [[64, 64]] * 3 + [[10, 64]]
     assert [layer.bias is None for layer in linears] == [True, True, True, False]
-    assert [type(layer).__name__ for layer in head.layers[10:13]] == ["AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert [type(layer).__name__ for layer in head.layers[10:13]] == [
+        "AdaptiveAvgPool2d",
+        "Flatten",
+        "Linear",
+    ]
 
 
 def test_mlp_sr_pools_to_2x2_but_never_repeats_a_vector():

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ def parameter_count(num_blocks: int, num_classes: int, in_channels: int = 3) -> 
     """Convolutions without bias, two numbers per BatchNorm channel, 1x1 shortcuts where the width changes."""
     widths = (16, 16, 32, 64)
     total = 9 * in_channels * 16 + 2 * 16
-    for before, width in zip(widths[:-1], widths[1:], strict=True):
+    for before, width in pairwise(widths):
         total += 9 * before * width + 9 * width * width + 4 * width
         total += (num_blocks - 1) * (2 * 9 * width * width + 4 * width)
         total += before * width + 2 * width if before != width else 0

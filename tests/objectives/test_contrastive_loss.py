@@ -1,11 +1,12 @@
-"""The supervised contrastive loss: hand values, invariances, special batches, an independent implementation."""
+"""The supervised contrastive loss: hand values, invariances, special batches, an independent oracle."""
 
 import math
 
 import pytest
 import torch
-from infopro.objectives import supervised_contrastive
 from pytorch_metric_learning.losses import SupConLoss
+
+from infopro.objectives import supervised_contrastive
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 2])
 
@@ -28,7 +29,9 @@ def by_definition(features, targets, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])
-@pytest.mark.parametrize("targets", [LABELS, torch.tensor([0, 0, 1, 2, 3, 3, 3, 4])], ids=["paired", "lonely"])
+@pytest.mark.parametrize(
+    "targets", [LABELS, torch.tensor([0, 0, 1, 2, 3, 3, 3, 4])], ids=["paired", "lonely"]
+)
 def test_equals_the_definition(temperature, targets):
     value = supervised_contrastive(embeddings(), targets, temperature=temperature)
     assert value.item() == pytest.approx(by_definition(embeddings(), targets, temperature), rel=1e-12)
@@ -87,7 +90,9 @@ def test_small_temperature_does_not_overflow():
     assert loss.isfinite() and features.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("targets", [LABELS, torch.tensor([0, 0, 1, 2, 3, 3, 3, 4])], ids=["paired", "lonely"])
+@pytest.mark.parametrize(
+    "targets", [LABELS, torch.tensor([0, 0, 1, 2, 3, 3, 3, 4])], ids=["paired", "lonely"]
+)
 def test_gradient_is_the_derivative(targets):
     features = embeddings().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: supervised_contrastive(x, targets), (features,))

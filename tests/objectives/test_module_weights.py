@@ -1,6 +1,7 @@
 """λ per local module: the published schedule, and the three ways of writing it."""
 
 import pytest
+
 from infopro.errors import BadConfiguration
 from infopro.objectives import InfoPro, interpolate
 from infopro.tasks import Classification
@@ -52,7 +53,7 @@ def test_number_serves_every_module_and_a_list_one_each():
 
 @pytest.mark.parametrize("values", [(1, 2, 3), (1,)])
 def test_another_count_than_the_local_modules_is_refused(values):
-    with pytest.raises(BadConfiguration, match=f"task_weight does not fit the split: got {len(values)} values for 4"):
+    with pytest.raises(BadConfiguration, match=f"task_weight does not fit .* {len(values)} values for 4"):
         weights(5, task_weight=values)
 
 

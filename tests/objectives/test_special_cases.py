@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from infopro.errors import BadConfiguration, BadInput, BadSplit
 from infopro.objectives import (
     DGL,
@@ -75,7 +76,8 @@ def test_no_weight_builds_no_decoder():
 def test_total_is_the_weighted_sum_of_unweighted_losses(task_loss):
     stage, losses, features = run(InfoPro(task_loss=task_loss, reconstruction_weight=3, task_weight=0.5))
     assert list(stage.heads) == ["reconstruction", "task"]
-    torch.testing.assert_close(losses["reconstruction"], reconstruction_loss(stage.heads["reconstruction"](features), UNIT))
+    decoded = stage.heads["reconstruction"](features)
+    torch.testing.assert_close(losses["reconstruction"], reconstruction_loss(decoded, UNIT))
     output = stage.heads["task"](features)
     expected = supervised_contrastive if task_loss == "contrast" else F.cross_entropy
     torch.testing.assert_close(losses["task"], expected(output, BATCH.targets))

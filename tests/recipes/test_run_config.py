@@ -35,6 +35,7 @@ def test_a_configuration_is_frozen_and_takes_keywords_only() -> None:
         ("num_modules", 0),
         ("balance", "width"),
         ("temperature", 0.0),
+        ("temperature", math.nan),
         ("epochs", 0),
         ("batch_size", 0),
         ("batch_size", 1),  # contrast: no positives
@@ -127,6 +128,12 @@ def test_a_module_that_nothing_trains_is_a_problem(
     found = recipes.problems(config)
     assert len(found) == len(idle)
     assert all(f"for the {word} local module" in problem for word, problem in zip(idle, found, strict=True))
+
+
+def test_end_to_end_is_one_module() -> None:
+    (problem,) = recipes.problems(RunConfig(objective="end-to-end"))
+    assert "num_modules is 4, allowed: 1 for end-to-end" in problem
+    assert recipes.problems(RunConfig(objective="end-to-end", num_modules=1)) == []
 
 
 def test_weights_are_no_matter_of_objectives_without_them() -> None:

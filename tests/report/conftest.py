@@ -105,8 +105,8 @@ def made_up_report() -> ReportData:
     return ReportData(
         title="Local learning on digits on photos",
         summary="The same small ResNet was trained four times on 5,700 images of handwritten digits pasted "
-        "into photographs: end to end, and in four modules that never exchange a gradient. The table says what "
-        "each way of training costs and reaches; the pictures show what each module keeps of the image.",
+        "into photographs: end to end, and in four modules that never exchange a gradient. The table says "
+        "what each way of training costs and reaches; the pictures show what each module keeps of the image.",
         methods=tuple(method_result(name, images) for name in METHODS),
         findings=(
             "Greedy local learning loses 12.9 percentage points against end to end.",

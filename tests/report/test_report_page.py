@@ -18,7 +18,7 @@ from infopro.report.charts import figures
 
 
 class Elements(HTMLParser):
-    """Tags with their attributes, texts outside of scripts and styles, and the content of elements with an id."""
+    """Tags with their attributes, the text outside of scripts and styles, and the scripts by their id."""
 
     def __init__(self, source: str):
         super().__init__()
@@ -71,7 +71,8 @@ def test_everything_stands_in_the_page(elements: Elements, report_data: ReportDa
         assert f"{stage.parameters:,}" in words
     assert words.count("gradient stops here") == len(report_data.stages) - 1
     assert all(text in words for text in (*report_data.findings, *report_data.notes, report_data.command))
-    assert all(pair in words for pair in ("model digits", "device")) or "demo-resnet" in words
+    for mapping in (report_data.configuration, report_data.environment):
+        assert all(key in words and value in words for key, value in mapping.items())
 
 
 def test_one_image_per_original_and_reconstruction(elements: Elements, report_data: ReportData) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+
 from infopro.errors import BadConfiguration, BadInput
 from infopro.tasks import Classification, Task, list_tasks
 
@@ -67,7 +68,9 @@ def test_normalisation_is_undone():
 
 def test_one_mean_serves_any_channels_and_rounding_is_clamped():
     halves = task(mean=(0.5,), std=(0.5,))
-    assert torch.equal(halves.to_unit(torch.tensor([[-1.0, 1.0, 1.0000002]])), torch.tensor([[0.0, 1.0, 1.0]]))
+    assert torch.equal(
+        halves.to_unit(torch.tensor([[-1.0, 1.0, 1.0000002]])), torch.tensor([[0.0, 1.0, 1.0]])
+    )
 
 
 def test_images_that_are_in_range_stay_exact():
@@ -111,7 +114,7 @@ def test_bad_batches_are_refused(images, targets, message):
 
 
 def test_all_problems_come_at_once():
-    with pytest.raises(BadInput, match="2 problems in a batch: .*floating point.*out of range"):
+    with pytest.raises(BadInput, match=r"2 problems in a batch: .*floating point.*out of range"):
         task().check(IMAGES.to(torch.uint8), torch.tensor([0, 7]))
 
 
@@ -123,7 +126,13 @@ def test_output_of_another_width_is_refused():
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_classes": 0}, {"std": (0.0,)}, {"mean": (0.5, 0.5)}, {"auxiliary_weight": -1.0}, {"mean": (), "std": ()}],
+    [
+        {"num_classes": 0},
+        {"std": (0.0,)},
+        {"mean": (0.5, 0.5)},
+        {"auxiliary_weight": -1.0},
+        {"mean": (), "std": ()},
+    ],
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(BadConfiguration):

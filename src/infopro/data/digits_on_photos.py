@@ -92,7 +92,7 @@ def render_digits(nuisance: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     missing = [name for name in NUISANCE if name not in nuisance]
     if missing:
         raise BadInput("the nuisance of digits on photos is incomplete", got=f"no {', '.join(missing)}")
-    nuisance = {name: nuisance[name].cpu() for name in NUISANCE}
+    nuisance = {name: nuisance[name].cpu().contiguous() for name in NUISANCE}
     _check_ranges(nuisance)
     columns = [torch.split(values, CHUNK) for values in nuisance.values()]
     chunks = [_render_chunk(dict(zip(NUISANCE, chunk, strict=True))) for chunk in zip(*columns, strict=True)]

@@ -23,7 +23,7 @@ __all__ = ["image_folder"]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that holds class folders
 TEST_FRACTION = 0.1  # of each class, where the folder has no test part
-SHOWN = 5  # broken files that one message names
+SHOWN = 5  # broken files or folders that one message names
 LAYOUT = "ROOT/train/CLASS/*.jpg with ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg"
 
 Scan = dict[str, list[Path]]  # class name -> its files
@@ -55,9 +55,9 @@ def image_folder(
     if extra:
         folder = quoted(test[extra[0]][0].parent)
         raise BadData(f"class {extra[0]!r} is in the test part but not in the training part", got=folder)
-    parts: list[Images] = [_as_files(scan, names, image_size) for scan in (train, test)]
-    if sum(map(len, parts)) * 3 * image_size**2 <= max_bytes:
-        parts = [_decode(part) for part in parts if isinstance(part, ImageFiles)]
+    files = [_as_files(scan, names, image_size) for scan in (train, test)]
+    fits = sum(map(len, files)) * 3 * image_size**2 <= max_bytes
+    parts: Sequence[Images] = _decode_all(files) if fits else files
     return ImageData(
         name=root.resolve().name,
         train=parts[0],
@@ -113,7 +113,8 @@ def _scan(folder: Path, *, minimum: int = 2) -> Scan:
         problems += [f"empty or missing file {quoted(file)}" for file in files if not _has_content(file)]
         # one name can be spelt in two ways in unicode, and file systems differ in which they keep
         scan.setdefault(unicodedata.normalize("NFC", path.name), []).extend(files)
-    _raise_all("the image folder is incomplete", problems)
+    if problems:
+        raise BadData(f"{quoted(folder)} is incomplete", got=_listed(problems))
     return scan
 
 
@@ -146,7 +147,22 @@ def _as_files(scan: Scan, names: Sequence[str], image_size: int) -> ImageFiles:
     return ImageFiles(tuple(file for file, _ in pairs), labels, image_size)
 
 
-def _decode(files: ImageFiles) -> ImageTensors:
+def _decode_all(parts: Sequence[ImageFiles]) -> list[ImageTensors]:
+    decoded = [_decode(part) for part in parts]
+    broken = {path: error for _, errors in decoded for path, error in errors.items()}
+    if len(broken) == 1:
+        raise next(iter(broken.values()))
+    if broken:
+        what = f"cannot read {len(broken)} images"
+        raise BadData(
+            what, got=_listed([quoted(path) for path in sorted(broken)]), remedy="repair or remove them"
+        )
+    return [tensors for tensors, _ in decoded]
+
+
+def _decode(files: ImageFiles) -> tuple[ImageTensors, dict[Path, BadData]]:
+    """The images, and the errors of those that cannot be read."""
+
     def decode(path: Path) -> Tensor | BadData:
         try:
             return central_crop(read_image(path), files.image_size)
@@ -154,21 +170,17 @@ def _decode(files: ImageFiles) -> ImageTensors:
             return error
 
     images = torch.empty((len(files), 3, files.image_size, files.image_size), dtype=torch.uint8)
-    problems = []
+    broken = {}
     # threads: Pillow decodes and resizes outside the interpreter lock
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for place, image in enumerate(pool.map(decode, files.paths)):
             if isinstance(image, BadData):
-                problems.append(str(image))
+                broken[files.paths[place]] = image
             else:
                 images[place] = image
-    _raise_all("broken images", problems)
-    return ImageTensors(images, files.labels)
+    return ImageTensors(images, files.labels), broken
 
 
-def _raise_all(what: str, problems: Sequence[str]) -> None:
-    if len(problems) == 1:
-        raise BadData(problems[0])
-    if problems:
-        more = f" | and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise BadData(f"{what}: {len(problems)} problems: " + " | ".join(problems[:SHOWN]) + more)
+def _listed(items: Sequence[str]) -> str:
+    more = f", and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + more

@@ -64,10 +64,10 @@ def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     wanted = {name for names in NAMES for name in names} | {"class_names"}
     unread = np.empty(0)
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with file:
+        with path.open("rb") as stream:  # numpy leaves a broken file open
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
             return {name: file[name] if name in wanted else unread for name in file.files}
     except Exception as error:  # zipfile, zlib, lzma and numpy each raise their own
         raise BadData(f"cannot read the .npz file ({one_line(error)})", got=quoted(path)) from error

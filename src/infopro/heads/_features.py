@@ -38,8 +38,8 @@ def spatial_layout(feature_shape: Sequence[int], image_shape: Sequence[int]) -> 
     """The layout of a feature tensor, from its shape and the image's; both without the batch dimension.
 
     Three dimensions are a map: [H, W, C] where that is the image seen at some stride and fits it better than
-    [C, H, W], else [C, H, W]; two are tokens [T, C], of which as few as possible are taken as prefix so that the rest is a
-    grid of the image; one is a vector [C]. Tokens without a grid become a map of T x 1.
+    [C, H, W] does, else [C, H, W]. Two are tokens [T, C], of which as few as possible are taken as prefix so
+    that the rest is a grid of the image; without a grid they become a map of T x 1. One is a vector [C].
 
     Raises:
         NotYetSupported: no dimension, or more than three.

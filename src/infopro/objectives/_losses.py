@@ -15,7 +15,7 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
     """Binary cross-entropy of a decoder's output and the image, mean over all pixels and channels.
 
     InfoPro's estimate of -I(h, x) (Wang et al., ICLR 2021). Its smallest value is the entropy of the image's
-    values taken as probabilities, not 0.
+    values taken as probabilities, not 0. The image is a target and gets no gradient.
 
     Shapes:
         both [N, C, H, W] in [0, 1] -> scalar, nats per value.
@@ -28,7 +28,7 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
     # autocast refuses this loss; computing it in half precision would be wrong besides
     with torch.autocast(decoded.device.type, enabled=False):
         decoded = at_least_float32(decoded)
-        return F.binary_cross_entropy(decoded, images.to(decoded.dtype))
+        return F.binary_cross_entropy(decoded, images.detach().to(decoded.dtype))
 
 
 def supervised_contrastive(features: Tensor, targets: Tensor, *, temperature: float = 0.07) -> Tensor:

@@ -103,7 +103,6 @@ _POSITIVE = "a number above 0", lambda value: math.isfinite(value) and value > 0
 _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "num_modules": _at_least(1),
     "balance": _one_of("depth", "memory", "time"),
-    "temperature": _POSITIVE,
     "epochs": _at_least(1),
     "batch_size": _at_least(1),
     "optimizer": _one_of("sgd", "adamw"),
@@ -150,6 +149,9 @@ def _objective_problems(config: RunConfig) -> Iterator[str]:
     except InfoProError as error:
         yield str(error)
         return
+    if objective.num_modules not in (None, config.num_modules):
+        allowed = f"{objective.num_modules} for {config.objective}"
+        yield f"num_modules is {config.num_modules}, allowed: {allowed}, with cuts null"
     if hasattr(objective, "task_weight") and config.num_modules > 1:
         yield from _idle_module_problems(config)
 

@@ -25,7 +25,7 @@ def percent(value: float | None) -> str:
 def mebibytes(num_bytes: float) -> str:
     """Bytes as MiB (2**20 bytes), with three significant digits below 100."""
     value = num_bytes / MEBIBYTE
-    return f"{value:,.0f} MiB" if value >= 100 else f"{value:#.3g} MiB"
+    return f"{value:,.0f} MiB" if value >= 99.95 else f"{value:#.3g} MiB"
 
 
 def ratio(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ COLUMNS = (
     "test error",
     "best epoch's error",
     "saved activations",
-    "memory vs end to end",
+    "vs end to end",
     "training time",
 )
 
@@ -54,10 +55,11 @@ def result_table(methods: Sequence[MethodResult], *, title: str | None = None) -
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
-    for index, column in enumerate(COLUMNS):
-        # folded, never cut off: a terminal of 80 columns shows every digit
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    # only names are wrapped: a terminal of 80 columns shows every digit
+    table.add_column(COLUMNS[0], overflow="fold")
+    for column in COLUMNS[1:]:
+        table.add_column(textwrap.fill(column, 8, break_long_words=False), justify="right", no_wrap=True)
     for method in methods:
         # Text, not str: a name in [brackets] is no markup
         table.add_row(*(Text(cell) for cell in result_cells(method, methods)))
