@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 from infopro.heads import decoder
 from infopro.local import LocalModel
+from infopro.objectives import reconstruction_loss
 from infopro.tasks import Task
 
 __all__ = ["Reconstructions", "frozen_features", "own_reconstructions", "probe_reconstructions"]
+
+_CHUNK = 256  # images decoded at once: decoders enlarge many channels to full size
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,9 @@ def frozen_features(
 def own_reconstructions(local: LocalModel, images: Tensor) -> list[Reconstructions]:
     """What the decoders that InfoPro trained alongside the network make of `images` (normalised, [N, C, H, W])."""
     cuts = local.split.cuts
+    nets = {c: s.heads["reconstruction"] for c, s in zip(cuts, local.stages, strict=False)}
     with frozen_features(local.model, cuts) as features_of:
-        features = features_of(images)
-    found = []
-    for cut, stage in zip(cuts, local.stages, strict=False):
-        net = stage.heads["reconstruction"]
-        found.append(_view(net, features[cut], local.task.to_unit(images), cut))
-    return found
+        return _views(nets, features_of, local.task, images)
 
 
 def probe_reconstructions(
@@ -76,42 +75,49 @@ def probe_reconstructions(
     task: Task,
     *,
     blocks: Sequence[str],
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor]],
     images: Tensor,
+    decoder_name: str = "auto",
     learning_rate: float = 0.01,
 ) -> list[Reconstructions]:
     """Train one decoder per block on the network's frozen features, all in one pass over `batches`.
 
-    The decoders are of the form that InfoPro trains (`heads.decoder("auto")`), optimised by Adam.
+    Args:
+        images: what is reconstructed in the end, normalised, [N, C, H, W].
+        decoder_name: their form, of `infopro.heads.list_decoders()`; the optimizer is Adam.
     """
     with frozen_features(model, blocks) as features_of:
         shapes = {name: tuple(f.shape[1:]) for name, f in features_of(images[:2]).items()}
-        nets = {n: _new_decoder(shapes[n], tuple(images.shape[1:]), images.device) for n in blocks}
-        optimizer = torch.optim.Adam([p for net in nets.values() for p in net.parameters()], lr=learning_rate)
+        nets = {
+            name: decoder(decoder_name, feature_shape=shapes[name], image_shape=tuple(images.shape[1:]))
+            for name in blocks
+        }
+        parameters = [p for net in nets.values() for p in net.to(images.device).parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=learning_rate)
         for inputs, _ in batches:
             target, features = task.to_unit(inputs), features_of(inputs)
             optimizer.zero_grad()
-            errors = [_cross_entropy(net(features[name]), target) for name, net in nets.items()]
-            torch.stack(errors).sum().backward()
+            losses = [reconstruction_loss(net(features[name]), target) for name, net in nets.items()]
+            torch.autograd.backward(torch.stack(losses).sum())
             optimizer.step()
-        target, features = task.to_unit(images), features_of(images)
-    return [_view(nets[name], features[name], target, name) for name in blocks]
-
-
-def _new_decoder(
-    feature_shape: tuple[int, ...], image_shape: tuple[int, ...], device: torch.device
-) -> nn.Module:
-    return decoder("auto", feature_shape=feature_shape, image_shape=image_shape).to(device)
+        return _views(nets, features_of, task, images)
 
 
 @torch.no_grad()
-def _view(net: nn.Module, features: Tensor, target: Tensor, block: str) -> Reconstructions:
-    training = net.training
-    net.eval()
-    images = net(features)
-    net.train(training)
-    return Reconstructions(block, images, float(_cross_entropy(images, target)))
-
-
-def _cross_entropy(images: Tensor, target: Tensor) -> Tensor:
-    return nn.functional.binary_cross_entropy(images.float(), target.float())
+def _views(
+    nets: Mapping[str, nn.Module],
+    features_of: Callable[[Tensor], dict[str, Tensor]],
+    task: Task,
+    images: Tensor,
+) -> list[Reconstructions]:
+    modes = {name: net.training for name, net in nets.items()}
+    decoded: dict[str, list[Tensor]] = {name: [] for name in nets}
+    error = dict.fromkeys(nets, 0.0)
+    for chunk in images.split(_CHUNK):
+        features, target = features_of(chunk), task.to_unit(chunk)
+        for name, net in nets.items():
+            decoded[name].append(net.eval()(features[name]))
+            error[name] += float(reconstruction_loss(decoded[name][-1], target)) * len(chunk)
+    for name, net in nets.items():
+        net.train(modes[name])
+    return [Reconstructions(name, torch.cat(decoded[name]), error[name] / len(images)) for name in nets]

@@ -11,17 +11,39 @@ from functools import cache
 from infopro._plugins import public_modules
 from infopro.errors import UnknownName
 from infopro.recipes._config import RunConfig, build_objective, check, problems
+from infopro.recipes._describe import describe, field_help, published_text
 from infopro.recipes._recipe import Published, Recipe
+from infopro.recipes._session import (
+    Session,
+    choose_device,
+    evaluate_run,
+    open_run,
+    prepare,
+    prepare_data,
+    refuse_existing,
+    train_run,
+)
 
 __all__ = [
     "Published",
     "Recipe",
     "RunConfig",
+    "Session",
     "build_objective",
     "check",
+    "choose_device",
+    "describe",
+    "evaluate_run",
+    "field_help",
     "list_recipes",
     "load",
+    "open_run",
+    "prepare",
+    "prepare_data",
     "problems",
+    "published_beside",
+    "refuse_existing",
+    "train_run",
 ]
 
 
@@ -50,6 +72,11 @@ def list_recipes(pattern: str = "*") -> list[str]:
         ['cifar10-resnet32-k16-greedy', 'cifar10-resnet32-k16-dgl']
     """
     return [name for name in _recipes() if fnmatchcase(name, pattern)]
+
+
+def published_beside(name: str | None, config: RunConfig | None = None) -> str:
+    """The published number of a recipe as text to stand beside ours; empty without recipe or number."""
+    return "" if name is None else published_text(load(name), config)
 
 
 @cache

@@ -46,6 +46,8 @@ class RunConfig:
     warmup_epochs: float = 10.0  # in which the learning rate rises
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; parameters stay float32
     image_size: int | None = None  # side in pixels to which images are brought; null: the data set's own
+    limit_train: int | None = None  # images of a class-balanced part of the training set; null: all
+    limit_test: int | None = None  # likewise for the test set: such an error compares with no published one
     seed: int = 0  # of initialisation, order and augmentation
 
 
@@ -113,6 +115,8 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "warmup_epochs": _at_least(0),
     "precision": _one_of("float32", "bfloat16"),
     "image_size": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "limit_train": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "limit_test": ("1 or more, or null", lambda value: value is None or value >= 1),
     "seed": ("0 to 2**63 - 1", lambda value: 0 <= value < 2**63),
 }
 

@@ -14,11 +14,12 @@ _BASE = RunConfig(
     model="demo_resnet",
     data="digits-on-photos",
     num_modules=4,
+    cuts=("layer1.0", "layer1.1", "layer2.0"),
     epochs=8,
-    batch_size=128,
-    learning_rate=0.1,
+    batch_size=64,
+    learning_rate=0.2,
     schedule="cosine",
-    warmup_epochs=0.5,
+    warmup_epochs=1.0,
     weight_decay=5e-4,
     reconstruction_weight=None,
     task_weight=1.0,
@@ -31,10 +32,24 @@ def _recipe(name: str, config: RunConfig, *, notes: tuple[str, ...] = ()) -> Rec
 
 
 RECIPES: tuple[Recipe, ...] = (
-    _recipe("end-to-end", replace(_BASE, objective="end-to-end", num_modules=1)),
+    _recipe("end-to-end", replace(_BASE, objective="end-to-end", num_modules=1, cuts=None)),
     _recipe("k4-greedy", replace(_BASE, objective="greedy")),
     _recipe("k4-dgl", replace(_BASE, objective="dgl")),
-    _recipe("k4-no-reconstruction", replace(_BASE, objective="infopro-softmax"), notes=(_CONTROL_NOTE,)),
-    _recipe("k4-infopro-softmax", replace(_BASE, objective="infopro-softmax", reconstruction_weight=1.0)),
-    _recipe("k4-infopro-contrast", replace(_BASE, objective="infopro-contrast", reconstruction_weight=1.0)),
+    _recipe(
+        "k4-no-reconstruction",
+        replace(_BASE, objective="infopro-softmax", task_head="2c2f"),
+        notes=(_CONTROL_NOTE,),
+    ),
+    _recipe(
+        "k4-infopro-softmax",
+        replace(
+            _BASE, objective="infopro-softmax", task_head="2c2f", decoder="half", reconstruction_weight=0.1
+        ),
+    ),
+    _recipe(
+        "k4-infopro-contrast",
+        replace(
+            _BASE, objective="infopro-contrast", task_head="2c2f", decoder="half", reconstruction_weight=0.1
+        ),
+    ),
 )

@@ -2,7 +2,7 @@
 
 from infopro.training.checkpoints import Checkpoint, checkpoints, load_checkpoint, load_model, save_checkpoint
 from infopro.training.environment import describe_environment, processor_name
-from infopro.training.evaluation import Evaluation, evaluate
+from infopro.training.evaluation import Evaluation, evaluate, evaluate_data
 from infopro.training.loop import Diverged, train
 from infopro.training.optimizers import list_optimizers, make_optimizer
 from infopro.training.progress import TrainingProgress
@@ -21,6 +21,7 @@ __all__ = [
     "checkpoints",
     "describe_environment",
     "evaluate",
+    "evaluate_data",
     "list_optimizers",
     "load_checkpoint",
     "load_model",

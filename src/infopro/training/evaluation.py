@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from infopro.data import ImageData, batches
 from infopro.tasks import Task
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "autocast", "channels_last", "evaluate", "evaluate_data"]
+
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,40 @@ def evaluate(model: nn.Module, task: Task, batches: Iterable[tuple[Tensor, Tenso
     for module, mode in modes:
         module.training = mode
     return Evaluation(100.0 * wrong.item() / count, loss.item() / count, count)
+
+
+def evaluate_data(
+    model: nn.Module,
+    task: Task,
+    data: ImageData,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    num_workers: int = 0,
+) -> Evaluation:
+    """Evaluate on `data.test`, in order and without augmentation."""
+    found = batches(
+        data.test,
+        batch_size=_BATCH,
+        mean=data.mean,
+        std=data.std,
+        augmentation=None,
+        shuffle=False,
+        seed=0,
+        epoch=0,
+        device=device,
+        num_workers=num_workers,
+    )
+    with autocast(device, precision):
+        return evaluate(model, task, channels_last(found))
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast | nullcontext[None]:
+    """The forward pass in `precision`; nothing at all for float32."""
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, dtype=precision)
+
+
+def channels_last(found: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Convolutions are about twice as fast on channels-last images, on CPUs and on GPUs."""
+    for images, targets in found:
+        yield images.contiguous(memory_format=torch.channels_last), targets

@@ -31,10 +31,7 @@ class RunFolder:
         Raises:
             BadRun: the folder exists and is not empty: nothing is ever overwritten.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise BadRun(
-                "the run folder exists", got=path, remedy="pass --resume to continue it, or another --output"
-            )
+        cls.require_new(path)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             (path / "config.json").write_text(json.dumps(configuration, indent=1) + "\n")
@@ -44,6 +41,18 @@ class RunFolder:
                 "the run folder cannot be written", got=error, remedy="pass another --output"
             ) from error
         return cls(path)
+
+    @staticmethod
+    def require_new(path: Path) -> None:
+        """Refuse a folder that holds anything.
+
+        Raises:
+            BadRun: the folder exists and is not empty.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise BadRun(
+                "the run folder exists", got=path, remedy="pass --resume to continue it, or another --output"
+            )
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -68,6 +77,10 @@ class RunFolder:
     @property
     def record(self) -> dict[str, Any]:
         return _read_json(self.path / "run.json")
+
+    def has_checkpoint(self) -> bool:
+        """Whether at least one epoch was completed."""
+        return bool(checkpoints(self.checkpoint_folder))
 
     def last_checkpoint(self) -> Path:
         """The newest complete checkpoint.

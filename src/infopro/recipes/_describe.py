@@ -1,0 +1,52 @@
+"""Recipes and sessions as text."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+
+from infopro.recipes._config import RunConfig
+from infopro.recipes._recipe import Recipe
+from infopro.recipes._session import Session
+
+__all__ = ["describe", "field_help", "published_text"]
+
+
+def describe(session: Session) -> str:
+    """What is about to be trained: network, data, split, device."""
+    config, local, data = session.config, session.local, session.data
+    parameters = sum(p.numel() for p in local.model.parameters())
+    heads = sum(p.numel() for p in local.heads.parameters())
+    cuts = ", ".join(local.split.cuts) or "none: end to end"
+    lines = [
+        f"{config.model} ({parameters:,} parameters, heads {heads:,}) on {data.name}: "
+        f"{len(data.train):,} training and {len(data.test):,} test images of {'x'.join(map(str, data.image_shape))}",
+        f"{config.objective}, K = {local.split.num_modules}, cuts: {cuts}",
+        f"{config.epochs} epochs, batch {config.batch_size}, {config.precision} on {session.device}, "
+        f"seed {config.seed}",
+        *(f"note: {note}" for note in local.split.notes),
+    ]
+    return "\n".join(lines)
+
+
+def published_text(recipe: Recipe, config: RunConfig | None = None) -> str:
+    """The published error beside ours; empty where none is published, or the run differs from the recipe."""
+    same = config is None or config == recipe.config or _same_but_seed(config, recipe.config)
+    if recipe.published is None or not same:
+        return ""
+    deviation = recipe.published.standard_deviation
+    spread = "" if deviation is None else f" ± {deviation:.2f}"
+    return f"  (published: {recipe.published.test_error:.2f}{spread} %, {recipe.published.table})"
+
+
+def field_help() -> dict[str, str]:
+    """The comment on each line of RunConfig: said once, shown by --help too."""
+    source = inspect.getsource(RunConfig)
+    found = dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, flags=re.MULTILINE))
+    return {field.name: found[field.name] for field in fields(RunConfig)}
+
+
+def _same_but_seed(left: RunConfig, right: RunConfig) -> bool:
+    names = [field.name for field in fields(RunConfig) if field.name != "seed"]
+    return all(getattr(left, name) == getattr(right, name) for name in names)
