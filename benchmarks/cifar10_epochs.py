@@ -24,7 +24,9 @@ RECIPES = [f"cifar10-resnet32-{cell}" for cell in ("end-to-end", "k4-greedy", "k
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("runs"), help="where the run folders go")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)

@@ -42,7 +42,9 @@ def held_out_error(config: recipes.RunConfig) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--weights", type=float, nargs="+", default=[0.03, 0.1, 0.3, 1.0], help="λ1 to try")
     options = parser.parse_args()

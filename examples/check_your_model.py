@@ -1,8 +1,9 @@
-"""Is this network cut soundly? Where it may be cut, whether a gradient leaks, whether the parts compute the same.
+"""Is this network cut soundly? Where it may be cut, whether a gradient leaks, whether the parts are exact.
 
     python examples/check_your_model.py torchvision/resnet18 --num-modules 4 --image-size 64
 
-Takes the names of `infopro list models`; put your own network in place of `create`. Exit status 1 where a check fails.
+Takes the names of `infopro list models`; put your own network in place of `create`. Exit status 1 where a
+check fails.
 """
 
 import argparse

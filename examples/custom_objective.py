@@ -2,8 +2,8 @@
 
     python examples/custom_objective.py --steps 20
 
-This one has each module predict the one-hot label by least squares. To give it a name on the command line, put the
-file into src/infopro/objectives and declare VARIANTS = {"one-hot": (OneHot, {})}: see CONTRIBUTING.md.
+This one has each module predict the one-hot label by least squares. To give it a name on the command line,
+put the classes into a file of src/infopro/objectives that declares VARIANTS: see CONTRIBUTING.md.
 """
 
 import argparse

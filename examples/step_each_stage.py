@@ -2,8 +2,8 @@
 
     python examples/step_each_stage.py --steps 20
 
-Decoupled greedy learning (Belilovsky et al. 2020) trains in this way. The features passed on were made before the
-update, so every stage computes what it would compute with one step for all at the end.
+Decoupled greedy learning (Belilovsky et al. 2020) trains in this way. The features passed on were made before
+the update, so every stage computes what it would compute with one step for all at the end.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Locally supervised deep learning: any PyTorch model in K gradient-isolated modules, each with its own loss."""
+"""Locally supervised learning: any PyTorch model in K gradient-isolated modules, each with its own loss."""
 
 from infopro import errors, models, objectives, split, tasks
 from infopro.check import IsolationReport, ParityReport, isolation_check, parity_check

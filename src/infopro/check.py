@@ -37,9 +37,7 @@ class IsolationReport:
 class ParityReport:
     """Whether the recorded parts compute, bit for bit, what the network's own forward computes locally."""
 
-    differences: tuple[
-        str, ...
-    ]  # names of losses, logits, gradients and buffers that differ from the reference
+    differences: tuple[str, ...]  # losses, logits, gradients and buffers that differ from the reference
     equals_end_to_end: bool  # the gradients are those of ordinary back-propagation: so exactly if K = 1
     num_modules: int
 
@@ -77,7 +75,9 @@ def isolation_check(local: LocalModel, images: Any, targets: Tensor) -> Isolatio
             if not losses["total"].requires_grad:
                 continue
             parameters = [p for _, p in named]
-            found = torch.autograd.grad(losses["total"], parameters, allow_unused=True, retain_graph=True)
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(
+                losses["total"], parameters, allow_unused=True, retain_graph=True
+            )
             for (name, parameter), gradient in zip(named, found, strict=True):
                 if gradient is None:
                     continue
@@ -91,8 +91,8 @@ def isolation_check(local: LocalModel, images: Any, targets: Tensor) -> Isolatio
 def parity_check(local: LocalModel, images: Any, targets: Tensor) -> ParityReport:
     """Compare one `local.backward` with `reference_backward` and with ordinary back-propagation.
 
-    Losses, logits, every gradient and every buffer must equal the reference bit for bit; the gradients must equal
-    back-propagation's if K = 1 and must not if K > 1. `local` is left as it was.
+    Losses, logits, every gradient and every buffer must equal the reference bit for bit; the gradients must
+    equal back-propagation's if K = 1 and must not if K > 1. `local` is left as it was.
     """
 
     def end_to_end(images: Any, targets: Tensor) -> StepOutput:

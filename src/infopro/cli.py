@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InfoProError as error:
         print(f"infopro: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except SystemExit as stop:  # --help and --print_config end the parser that way
+        return int(stop.code or 0)
     except KeyboardInterrupt:
         print("infopro: interrupted; a training run goes on with --resume", file=sys.stderr)
         return 130
@@ -44,7 +46,14 @@ def _run(arguments: list[str]) -> int:
 def _demo(options: Any) -> None:
     from infopro.demo import run_demo
 
-    run_demo(output=Path(options.output), seed=options.seed, console=_console())
+    run_demo(
+        output=Path(options.output),
+        seed=options.seed,
+        console=_console(),
+        epochs=options.epochs,
+        train_size=options.train_size,
+        test_size=options.test_size,
+    )
 
 
 def _train(options: Any) -> None:
@@ -128,8 +137,12 @@ def _list(options: Any) -> None:
 
 def _parser(recipe_config: Any) -> Any:
     from jsonargparse import ArgumentParser
+    from jsonargparse.typing import PositiveInt
 
     class Parser(ArgumentParser):
+        def __init__(self, **options: Any):
+            super().__init__(allow_abbrev=False, **options)  # a misspelt option must not pass for a longer one
+
         def error(self, message: str, ex: Exception | None = None) -> Any:
             raise BadConfiguration(
                 _one_line(message), remedy=f"see {self.prog.replace('[options] ', '')} --help"
@@ -147,6 +160,11 @@ def _parser(recipe_config: Any) -> Any:
     demo.add_argument(
         "--seed", type=int, default=0, help="of rendering, initialisation, order and augmentation"
     )
+    demo.add_argument(
+        "--epochs", type=PositiveInt | None, default=None, help="fewer for a quick look (default: 8)"
+    )
+    demo.add_argument("--train-size", type=PositiveInt, default=5700, help="training images to render")
+    demo.add_argument("--test-size", type=PositiveInt, default=2000, help="test images to render")
     commands.add_subcommand("demo", demo, help="see the method at work, in minutes, without any download")
 
     train = Parser(description="Train a recipe, or your own network and data; options override the recipe's.")
@@ -194,22 +212,28 @@ def _recipe_named_in(arguments: list[str]) -> Any:
     """The configuration that gives `train` its defaults: known before the options are parsed."""
     from infopro import recipes
 
-    named = arguments[1:2] if arguments[:1] == ["train"] else []
-    if named and not named[0].startswith("-"):
-        return recipes.load(named[0]).config
-    return recipes.RunConfig()
+    rest = arguments[1:] if arguments[:1] == ["train"] else []
+    known = set(recipes.list_recipes())
+    named = [argument for argument in rest if argument in known]
+    if not named and rest and not rest[0].startswith("-"):
+        named = rest[:1]  # a misspelt name: loading it says which ones are near
+    return recipes.load(named[0]).config if named else recipes.RunConfig()
 
 
 def _config(options: Any) -> Any:
-    from infopro.recipes import RunConfig
+    from infopro.recipes import RunConfig, load
 
     values = {field.name: getattr(options, field.name) for field in fields(RunConfig)}
     as_tuples: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
     config = RunConfig(**as_tuples)
-    if config.objective == "end-to-end":  # overriding a recipe's objective must not leave its K behind
-        config = replace(config, num_modules=1, cuts=None)
+    recipe = load(options.recipe).config if options.recipe else RunConfig()
+    if config.objective == "end-to-end" and (config.num_modules, config.cuts) == (
+        recipe.num_modules,
+        recipe.cuts,
+    ):
+        config = replace(config, num_modules=1, cuts=None)  # the recipe's K, which nobody asked for
     return config
 
 

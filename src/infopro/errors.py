@@ -23,8 +23,8 @@ class InfoProError(ValueError):
     """A mistake that the caller can mend; the command line prints it as one line and exits with status 2.
 
     Example:
-        >>> str(InfoProError("batch size is not positive", got=0, allowed="1 or more", remedy="pass --batch-size 64"))
-        'batch size is not positive: got 0; allowed: 1 or more; pass --batch-size 64'
+        >>> str(InfoProError("batch size is not positive", got=0, allowed="1 or more", remedy="pass 64"))
+        'batch size is not positive: got 0; allowed: 1 or more; pass 64'
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class UnknownName(InfoProError):
 
 
 class BadSplit(InfoProError):
-    """Cuts that do not exist, are out of order, repeat, or are more than the network has blocks: choose others."""
+    """Cuts that do not exist, are out of order, repeat or outnumber the network's blocks: choose others."""
 
 
 class NotSplittable(InfoProError):
@@ -85,7 +85,7 @@ class BadConfiguration(InfoProError):
 
 
 class MissingPackage(InfoProError, ImportError):
-    """An optional package that is not installed or does not import; the message gives the command that repairs it."""
+    """An optional package that is missing or does not import; the message has the command that repairs it."""
 
     def __init__(self, package: str, *, extra: str, purpose: str, reason: str | None = None):
         state = f"does not import ({reason})" if reason else "is not installed"

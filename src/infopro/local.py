@@ -1,6 +1,6 @@
 """The method: K gradient-isolated modules, each trained by its own local loss.
 
-InfoPro (Wang et al., ICLR 2021, arXiv 2101.10832), section 3; the same loop serves every local-learning method.
+InfoPro (Wang et al., ICLR 2021, arXiv 2101.10832), section 3; the same loop serves every local method.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from infopro.errors import BadInput, BadSplit, NotYetSupported
 from infopro.objectives import Objective, StageObjective
 from infopro.split import Flow, Part, SplitModel, split_model
+from infopro.split.program import resized
+from infopro.split.record import undisturbed
 from infopro.split.split_model import as_inputs
 from infopro.tasks import Task
 from infopro.types import Batch, Split, StageContext, StepOutput
@@ -55,6 +57,7 @@ class LocalModel(nn.Module):
         self.task = task
         self.stages = tuple(stages)  # a tuple: their blocks are registered once, under `model`
         self._split = split
+        self._checked = False
 
     @property
     def split(self) -> Split:
@@ -75,10 +78,17 @@ class LocalModel(nn.Module):
         Args:
             images: [N, C, H, W] normalised as the task says, or a tuple of the network's inputs.
             targets: what the task's loss takes, class labels [N] for classification.
-            on_stage_done: called with the index of each stage once its gradients are complete, so that its optimizer
-                may step and its gradients be freed before the next stage runs.
+            on_stage_done: called with the index of each stage once its gradients are complete, so that its
+                optimizer may step and its gradients be freed before the next stage runs.
+
+        Raises:
+            BadInput: images of another size than the heads were built for; what `check` finds in the first
+                batch.
         """
         inputs = as_inputs(images)
+        self._check_size(inputs[0])
+        if not self._checked:
+            self.check(inputs, targets)
         batch = Batch(images=inputs[0], targets=targets)
         flow, losses = self._split.start(inputs), []
         for index, stage in enumerate(self.stages):
@@ -91,12 +101,35 @@ class LocalModel(nn.Module):
         logits = self.task.logits(self.stages[-1].part.result(flow))
         return StepOutput(tuple(losses), logits.detach())
 
+    def check(self, images: Any, targets: Tensor) -> None:
+        """Find out whether a batch can be trained on; `backward` asks once, for the first batch it gets.
+
+        Values are read, so this waits for the device: no later step does.
+
+        Raises:
+            BadInput: labels out of range, images that are not finite or not normalised as the task says.
+        """
+        batch = Batch(images=as_inputs(images)[0], targets=targets)
+        self.task.check(batch.images, targets)
+        for stage in self.stages:
+            stage.objective.check(batch)
+        self._checked = True
+
+    def _check_size(self, images: Tensor) -> None:
+        expected, got = self.stages[0].context.image_shape, tuple(images.shape[1:])
+        if got != expected and len(self.stages) > 1:
+            raise BadInput(
+                "the heads were built for images of another size",
+                got=list(got),
+                allowed=str(list(expected)),
+                remedy="resize the images, or call localize with an example input of this size",
+            )
+
 
 def _differentiate(loss: Tensor) -> None:
     if loss.requires_grad:  # a stage may be frozen
-        with torch.autocast(
-            loss.device.type, enabled=False
-        ):  # backward follows the forward's dtypes by itself
+        # backward follows the forward's dtypes by itself
+        with torch.autocast(loss.device.type, enabled=False):
             torch.autograd.backward(loss)
 
 
@@ -121,12 +154,14 @@ def localize(
 
     Raises:
         BadSplit, BadInput, NotSplittable: see `infopro.split.split_model`.
+        BadInput: a network whose output does not fit the task.
+        NotYetSupported: `memory`, or another `balance` than "depth".
 
     Example:
         >>> import torch, infopro
         >>> local = infopro.localize(
         ...     infopro.models.cifar_resnet(20, 10), torch.zeros(2, 3, 32, 32), num_modules=4,
-        ...     objective=infopro.objectives.InfoPro(task_loss="softmax", reconstruction_weight=5.0, task_weight=1.0),
+        ...     objective=infopro.objectives.InfoPro(reconstruction_weight=5.0, task_weight=1.0),
         ...     task=infopro.tasks.Classification(num_classes=10))
         >>> out = local.backward(torch.rand(2, 3, 32, 32), torch.tensor([3, 7]))
         >>> sorted(out.losses[0])
@@ -142,14 +177,17 @@ def localize(
     inputs = as_inputs(example_input)
     if not isinstance(inputs[0], Tensor):
         raise BadInput("the first input must be a tensor", got=type(inputs[0]).__name__)
+    with undisturbed(model), torch.no_grad():
+        task.check_output(model(*resized(inputs, 2)))
     shapes = [*split.description.boundary_shapes, ()]
     contexts = [
         StageContext(k, len(shapes), shape, tuple(inputs[0].shape[1:])) for k, shape in enumerate(shapes)
     ]
     pairs = zip(split.parts, contexts, strict=True)
     stages = [LocalStage(part, objective.build(context, task), context) for part, context in pairs]
+    dtype = inputs[0].dtype if inputs[0].is_floating_point() else None
     for stage in stages:
-        stage.objective.to(inputs[0].device)
+        stage.heads.to(device=inputs[0].device, dtype=dtype)
     return LocalModel(split, stages, task.to(inputs[0].device))
 
 

@@ -1,7 +1,7 @@
 """The slow, obvious implementation: every engine is compared with it, and users may compare theirs.
 
-It shares nothing with the recorded parts. The caller's unmodified network runs once; whatever is made before a cut is
-handed out detached to whatever runs behind it.
+It shares nothing with the recorded parts. The caller's unmodified network runs once; whatever is made before
+a cut is handed out detached to whatever runs behind it.
 """
 
 from __future__ import annotations
@@ -100,5 +100,6 @@ def reference_backward(local: LocalModel, images: Any, targets: Tensor) -> StepO
 
 def _largest(result: Any) -> Tensor:
     """The largest differentiable tensor that a block returns, the first of equals."""
-    leaves = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.requires_grad]
-    return max(leaves, key=lambda t: t[0].numel())
+    leaves = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point()]
+    trained = [t for t in leaves if t.requires_grad]  # none behind frozen blocks
+    return max(trained or leaves, key=lambda t: t[0].numel())

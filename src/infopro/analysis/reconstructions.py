@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from infopro.errors import BadInput, UnknownName
 from infopro.heads import decoder
 from infopro.local import LocalModel
 from infopro.objectives import reconstruction_loss
 from infopro.tasks import Task
+from infopro.training.evaluation import evaluation_mode
 
 __all__ = ["Reconstructions", "frozen_features", "own_reconstructions", "probe_reconstructions"]
 
@@ -34,7 +36,12 @@ class Reconstructions:
 def frozen_features(
     model: nn.Module, names: Sequence[str]
 ) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
-    """While open, a function images -> {block name: its output}, in eval mode and without gradients."""
+    """While open, a function images -> {block name: its output}, in eval mode and without gradients.
+
+    Raises:
+        UnknownName: a name that no module of the network has.
+    """
+    _check_names(model, names)
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -50,22 +57,36 @@ def frozen_features(
         model(images)
         return dict(found)
 
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(evaluation_mode(model))
+        for name in names:
+            handle = model.get_submodule(name).register_forward_hook(keep(name))
+            stack.callback(handle.remove)
         yield run
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes:
-            module.training = mode
+
+
+def _check_names(model: nn.Module, names: Sequence[str]) -> None:
+    known = [name for name, _ in model.named_modules() if name]
+    for name in names:
+        if name not in known:
+            raise UnknownName("block", name, known)
 
 
 def own_reconstructions(local: LocalModel, images: Tensor) -> list[Reconstructions]:
-    """What the decoders that InfoPro trained alongside the network make of `images` (normalised, [N, C, H, W])."""
+    """What the decoders that InfoPro trained with the network make of `images` (normalised, [N, C, H, W]).
+
+    Raises:
+        BadInput: another objective, which has no decoders.
+    """
     cuts = local.split.cuts
-    nets = {c: s.heads["reconstruction"] for c, s in zip(cuts, local.stages, strict=False)}
+    heads = [stage.heads for stage in local.stages[:-1]]
+    if not all("reconstruction" in head for head in heads):
+        raise BadInput(
+            "the local model has no decoders",
+            got=f"heads {sorted({name for head in heads for name in head})}",
+            remedy="train with InfoPro, or train decoders on its features with probe_reconstructions",
+        )
+    nets = {cut: head["reconstruction"] for cut, head in zip(cuts, heads, strict=True)}
     with frozen_features(local.model, cuts) as features_of:
         return _views(nets, features_of, local.task, images)
 
@@ -110,14 +131,12 @@ def _views(
     task: Task,
     images: Tensor,
 ) -> list[Reconstructions]:
-    modes = {name: net.training for name, net in nets.items()}
     decoded: dict[str, list[Tensor]] = {name: [] for name in nets}
     error = dict.fromkeys(nets, 0.0)
-    for chunk in images.split(_CHUNK):
-        features, target = features_of(chunk), task.to_unit(chunk)
-        for name, net in nets.items():
-            decoded[name].append(net.eval()(features[name]))
-            error[name] += float(reconstruction_loss(decoded[name][-1], target)) * len(chunk)
-    for name, net in nets.items():
-        net.train(modes[name])
+    with evaluation_mode(*nets.values()):
+        for chunk in torch.split(images, _CHUNK):
+            features, target = features_of(chunk), task.to_unit(chunk)
+            for name, net in nets.items():
+                decoded[name].append(net(features[name]))
+                error[name] += float(reconstruction_loss(decoded[name][-1], target)) * len(chunk)
     return [Reconstructions(name, torch.cat(decoded[name]), error[name] / len(images)) for name in nets]

@@ -32,7 +32,7 @@ class SavedBytes:
 
 @contextmanager
 def saved_storages(model: nn.Module) -> Iterator[dict[int, int]]:
-    """While open, collect {storage address: bytes} of every tensor that autograd saves; each storage counts once."""
+    """While open, collect {storage address: bytes} of what autograd saves; each storage counts once."""
     owned = {t.untyped_storage().data_ptr() for t in itertools.chain(model.parameters(), model.buffers())}
     sizes: dict[int, int] = {}
 

@@ -36,7 +36,7 @@ class Blocks:
 
 
 def find_blocks(model: nn.Module, inputs: tuple[Any, ...], *, at_least: int = 2) -> Blocks:
-    """List the blocks between which one tensor crosses; where those are too few, also those that more cross."""
+    """List the blocks behind which one tensor crosses; where those are too few, also all others."""
     run = survey(model, inputs)
     single = _collect(model, run, lambda name: run.crossing(name) == 1)
     if len(single.units) >= at_least:

@@ -11,8 +11,8 @@ __all__ = ["equal_depth"]
 def equal_depth(blocks: Blocks, *, num_modules: int) -> list[str]:
     """The K-1 cuts that deal the blocks out equally, a remainder going to the later modules.
 
-    The stem joins the first module where the blocks alone divide by K, and counts as a block of its own where they do
-    not. This one rule gives every equal-depth split of InfoPro's published networks (K = 2, 3, 4, 8, 16).
+    The stem joins the first module where the blocks alone divide by K, and counts as a block of its own where
+    they do not. This one rule gives every equal-depth split of InfoPro's published networks (K = 2 to 16).
 
     Example:
         >>> equal_depth(Blocks("stem", ("a", "b", "c", "d"), True), num_modules=2)

@@ -43,8 +43,8 @@ def start(program: Program, inputs: tuple[Any, ...]) -> Flow:
 class Part(nn.Module):
     """One local module: the caller's own blocks, called as the caller's forward calls them.
 
-    Nothing is copied: the blocks and parameters registered here ARE the network's, so `state_dict` keys, identities,
-    train/eval modes, hooks and dtypes of the network stay the caller's.
+    Nothing is copied: the blocks and parameters registered here ARE the network's, so `state_dict` keys,
+    identities, train/eval modes, hooks and dtypes of the network stay the caller's.
     """
 
     def __init__(self, model: nn.Module, program: PartProgram, index: int):
@@ -64,6 +64,8 @@ class Part(nn.Module):
         for node in program.nodes:
             self._run(node, values, flow)
         kept = {number: values[number] for number in program.gives}
+        # an optimizer that steps between two modules must not reach what has crossed the cut already
+        kept |= {number: kept[number].clone() for number in program.parameter_views}
         return Flow(flow.program, kept, flow.batch_size, flow.device)
 
     def boundary(self, flow: Flow) -> Tensor:

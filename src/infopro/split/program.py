@@ -18,7 +18,7 @@ from infopro.split.record import Node, Recording, ancestors, record
 
 __all__ = ["PartProgram", "Program", "build", "owned_parameters", "resized"]
 
-# Three sizes: two fix a line, the third proves that it is one. Two images at least, for BatchNorm on 1x1 maps.
+# Three sizes: two fix a line, the third proves that it is one. Two at least, for BatchNorm on 1x1 maps.
 _BATCH_SIZES = (2, 3, 5)
 
 
@@ -29,6 +29,7 @@ class PartProgram:
     nodes: tuple[Node, ...]
     needs: tuple[int, ...]
     gives: tuple[int, ...]  # all that later parts read
+    parameter_views: tuple[int, ...]  # those of `gives` that share a parameter's memory
     boundary: int | None  # the tensor that the local objective reads; None for the last part
     boundary_shape: tuple[int, ...]  # without the batch dimension
 
@@ -111,8 +112,15 @@ def _parts(recording: Recording, cuts: Sequence[str], ends: Sequence[int]) -> tu
         gives = live | ({boundary} if boundary else set())
         reads = value_numbers([(n.args, n.kwargs) for n in nodes])
         needs = (gives | reads) - made
-        shape = recording.shapes[boundary][1:] if boundary else ()
-        parts.insert(0, PartProgram(nodes, tuple(sorted(needs)), tuple(sorted(gives)), boundary, shape))
+        program = PartProgram(
+            nodes=nodes,
+            needs=tuple(sorted(needs)),
+            gives=tuple(sorted(gives)),
+            parameter_views=tuple(sorted(gives & made & recording.parameter_views)),
+            boundary=boundary,
+            boundary_shape=recording.shapes[boundary][1:] if boundary else (),
+        )
+        parts.insert(0, program)
         live = needs
     return tuple(parts)
 
@@ -125,7 +133,8 @@ def _boundary(recording: Recording, node: Node, cut: str) -> int:
             f"cut {cut!r} returns no tensor that can be differentiated",
             remedy="cut behind a block that has trainable parameters",
         )
-    return max(candidates, key=lambda number: (math.prod(recording.shapes[number]), -number))
+    largest: int = max(candidates, key=lambda number: (math.prod(recording.shapes[number]), -number))
+    return largest
 
 
 def owned_parameters(part: PartProgram) -> set[str]:

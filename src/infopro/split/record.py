@@ -44,18 +44,25 @@ class Recording:
     output: Any = None
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     differentiable: set[int] = field(default_factory=set)
+    parameter_views: set[int] = field(default_factory=set)  # values that share a parameter's memory
     constants: int = 0  # tensors that are neither inputs, parameters, buffers nor results
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run the model without a trace: buffers, random streams and train/eval modes come back as they were."""
+    """Run the model without a trace: buffers, random streams and train/eval modes come back as they were.
+
+    Every parameter counts as trainable meanwhile, so that the parts do not depend on what is frozen today.
+    """
     buffers = {b: b.detach().clone() for b in model.buffers()}
     modes = [(m, m.training) for m in model.modules()]
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    if not model.training:
-        model.train()
     try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        if not model.training:
+            model.train()
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             yield
     finally:
@@ -64,6 +71,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
         for module, mode in modes:
             module.training = mode
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 @contextmanager
@@ -97,6 +106,7 @@ class _Recorder(TorchFunctionMode):
         self.names = {id(module): name for name, module in reversed(list(model.named_modules()))}
         owned = itertools.chain(model.named_parameters(), model.named_buffers())
         self.owned = {id(tensor): name for name, tensor in owned}
+        self.storages = {_memory(p) for p in model.parameters()} - {None}
         self.numbers: dict[int, int] = {}
         self.kept: list[Any] = []  # ids stay unique only while the tensors live
         self.inside_block = False
@@ -110,6 +120,8 @@ class _Recorder(TorchFunctionMode):
         self.recording.shapes[number] = tuple(value.shape)
         if value.requires_grad and value.is_floating_point():
             self.recording.differentiable.add(number)
+        if _memory(value) in self.storages:
+            self.recording.parameter_views.add(number)
         return number
 
     def encode(self, tree: Any) -> Any:
@@ -170,6 +182,10 @@ class _Recorder(TorchFunctionMode):
             self.inside_block = False
 
 
+def _memory(tensor: Tensor) -> int | None:
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else None
+
+
 def _writes(target: Any) -> bool:
     name = getattr(target, "__name__", "")
     return name in _WRITES or (name.endswith("_") and not name.endswith("__"))
@@ -183,7 +199,7 @@ def _autocast_state() -> tuple[bool, torch.dtype]:
 def record(model: nn.Module, inputs: tuple[Any, ...], *, opened: set[str]) -> Recording:
     """Run `model(*inputs)` once, in train mode, and record all that happens outside its unopened modules.
 
-    Real tensors flow through the network's real Python code, so any control flow works as it does for the caller.
+    Real tensors flow through the network's real Python code, so control flow works as it does for the caller.
     Buffers, random streams and train/eval modes are restored.
     """
     recorder = _Recorder(model, opened)

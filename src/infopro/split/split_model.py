@@ -25,8 +25,8 @@ __all__ = ["SplitModel", "as_inputs", "blocks", "split_model"]
 class SplitModel:
     """The caller's network as K parts that share its modules; `parts` run in a row compute what it computes.
 
-    The recording belongs to one kind of input (sizes besides the batch, dtypes, train or eval mode); another kind is
-    recorded and verified when it first comes.
+    The recording belongs to one kind of input (sizes besides the batch, dtypes, train or eval mode); another
+    kind is recorded and verified when it first comes.
     """
 
     def __init__(
@@ -41,6 +41,9 @@ class SplitModel:
         self._programs = {_kind(model, inputs): first}
         notes = verify(model, self.parts, first, inputs) if verified else []
         self.description = _describe(first, self.cuts, self.parts, notes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_programs": {}}  # a copy records anew: programs hold functions of torch
 
     def start(self, inputs: tuple[Any, ...]) -> Flow:
         """What the first part reads for this batch."""
@@ -61,8 +64,9 @@ def split_model(
 ) -> SplitModel:
     """Split any network behind the blocks named in `cuts`, or into `num_modules` of equal depth.
 
-    The network's own forward decides: one real run of it is recorded (at three small batch sizes) and replayed module
-    by module with the caller's own blocks. The parts are compared with the network before they are returned.
+    The network's own forward decides: a real run of it is recorded (at three small batch sizes) and replayed
+    module by module with the caller's own blocks. The parts are compared with the network before they are
+    returned.
 
     Args:
         example_input: a tensor [N, ...] or a tuple of the network's inputs; only sizes and dtypes matter.

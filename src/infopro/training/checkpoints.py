@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of safetensors and JSON with a hash of each file, renamed into place when complete."""
+"""Checkpoints: a folder of safetensors and JSON with hashes, renamed into place when complete."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def _storable(content: dict[str, Any]) -> dict[str, Tensor]:
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = optimizer.state_dict()
-    tensors, numbers = {}, {}
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
             (tensors if isinstance(value, Tensor) else numbers)[f"{index}.{name}"] = value
@@ -113,6 +114,11 @@ def _restore_optimizer(
         )
     groups = [{**old, "params": new["params"]} for old, new in zip(numbers["groups"], current, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # the strides of the parameter, as a new buffer has them: files hold contiguous tensors only
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
@@ -130,7 +136,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads((path / "state.json").read_text())
         missing = {"epoch", "best_test_error", "configuration", "optimizer", "sha256"} - record.keys()
-    except (OSError, json.JSONDecodeError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise BadRun(
             f"the checkpoint {path} cannot be read", got=error, remedy="resume from an older one"
         ) from error
@@ -147,7 +153,7 @@ def _read_tensors(path: Path, name: str, record: dict[str, Any]) -> dict[str, Te
         raise BadRun(
             f"{file} is damaged or missing", remedy=f"delete {path}: the checkpoint before it is used then"
         )
-    return load_file(file)  # type: ignore[no-any-return]
+    return load_file(file)
 
 
 def _sha256(file: Path) -> str:

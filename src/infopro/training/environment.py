@@ -21,7 +21,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": {n: v for n in _PACKAGES if (v := _version(n))} | {"torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

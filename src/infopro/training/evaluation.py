@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from infopro.data import ImageData, batches
 from infopro.tasks import Task
 
-__all__ = ["Evaluation", "autocast", "channels_last", "evaluate", "evaluate_data"]
+__all__ = ["Evaluation", "autocast", "channels_last", "evaluate", "evaluate_data", "evaluation_mode"]
 
 _BATCH = 1000
 
@@ -26,19 +26,29 @@ class Evaluation:
     num_images: int
 
 
+@contextmanager
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """While open, everything is in eval mode; each module's own mode comes back afterwards."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
     """Run the network in eval mode over all batches; its train/eval mode is restored afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     wrong, loss, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
-    for images, targets in batches:
-        output = model(images)
-        wrong = wrong.to(images.device) + task.errors(output, targets)
-        loss = loss.to(images.device) + task.loss(output, targets).double() * len(images)
-        count += len(images)
-    for module, mode in modes:
-        module.training = mode
+    with evaluation_mode(model):
+        for images, targets in batches:
+            output = model(images)
+            wrong = wrong.to(images.device) + task.errors(output, targets)
+            loss = loss.to(images.device) + task.loss(output, targets).double() * len(images)
+            count += len(images)
     return Evaluation(100.0 * wrong.item() / count, loss.item() / count, count)
 
 

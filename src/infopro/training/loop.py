@@ -41,13 +41,18 @@ def train(
 ) -> list[EpochRecord]:
     """Train `local` on `data.train`, testing the network after every epoch.
 
-    Order, augmentation and dropout depend on (seed, epoch, step) alone, so that a run that starts at `first_epoch` with
-    that epoch's weights and optimizer state goes on bit for bit like the undisturbed one.
+    Order, augmentation and dropout depend on (seed, epoch, step) alone, so that a run that starts at
+    `first_epoch` with the weights and optimizer state of the epoch before goes on bit for bit like the
+    undisturbed one. The first batch is checked, see `LocalModel.check`.
 
     Args:
         precision: float32, or bfloat16 for autocast.
         on_step: called with (epoch, number of steps done in it).
         on_epoch: called with the record of each finished epoch.
+
+    Raises:
+        BadInput: a first batch that cannot be trained on.
+        Diverged: an epoch in which a loss was not finite.
     """
     records = []
     steps = num_batches(data.train, batch_size=batch_size)
@@ -119,14 +124,22 @@ def _epoch(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     augmentation: Augmentation = data.augmentation
     found = batches(
-        data.train, batch_size=batch_size, mean=data.mean, std=data.std, augmentation=augmentation, shuffle=True,
-        seed=seed, epoch=epoch, device=device, num_workers=num_workers,
-    )  # fmt: skip
+        data.train,
+        batch_size=batch_size,
+        mean=data.mean,
+        std=data.std,
+        augmentation=augmentation,
+        shuffle=True,
+        seed=seed,
+        epoch=epoch,
+        device=device,
+        num_workers=num_workers,
+    )
     return channels_last(found)
 
 
 def _step_seed(seed: int, epoch: int, step: int) -> int:
-    return (seed * 1_000_003 + epoch) * 1_000_003 + step
+    return ((seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63  # torch takes 64 bits
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:

@@ -23,7 +23,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """One optimizer over the network's and the heads' parameters, as InfoPro uses it.
 
-    Weight decay applies to every parameter, BatchNorm's included, as published. `momentum` and `nesterov` are SGD's.
+    Weight decay applies to every parameter, BatchNorm's included, as published. `momentum` and `nesterov` are
+    SGD's.
     """
     trainable = [p for p in parameters if p.requires_grad]
     if name == "sgd":
@@ -40,4 +41,5 @@ def make_optimizer(
 
 
 def list_optimizers() -> list[str]:
+    """Names of the optimizers, in order."""
     return ["adamw", "sgd"]

@@ -53,7 +53,8 @@ class TrainingProgress:
         self._progress.update(self._task, last=text)
         losses = " ".join(f"{values['total']:.3f}" for values in record.losses)
         self._console.print(
-            f"{self._title}  epoch {record.epoch:>3}/{self._epochs}  {text} (best {record.best_test_error:.2f} %)  "
+            f"{self._title}  epoch {record.epoch:>3}/{self._epochs}  "
+            f"{text} (best {record.best_test_error:.2f} %)  "
             f"train error {record.train_error:.2f} %  module losses {losses}  "
             f"{record.images_per_second:.0f} images/s",
             highlight=False,

@@ -111,8 +111,10 @@ class RunFolder:
     def log(self) -> list[EpochRecord]:
         """All epochs logged so far."""
         file = self.path / "log.jsonl"
-        lines = file.read_text().splitlines() if file.is_file() else []
-        return [_epoch_record(json.loads(line)) for line in lines]
+        text = file.read_text() if file.is_file() else ""
+        # a line without its end was being written when the run was killed: that epoch is trained again
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        return [_epoch_record(file, number, line) for number, line in enumerate(lines, start=1)]
 
     def truncate_log(self, *, last_epoch: int) -> None:
         """Drop the lines of epochs after the checkpoint that a resumed run starts from."""
@@ -125,10 +127,14 @@ class RunFolder:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadRun(f"{file} cannot be read", got=error) from error
     return content
 
 
-def _epoch_record(values: dict[str, Any]) -> EpochRecord:
-    return EpochRecord(**{**values, "losses": tuple(values["losses"])})
+def _epoch_record(file: Path, number: int, line: str) -> EpochRecord:
+    try:
+        values = json.loads(line)
+        return EpochRecord(**{**values, "losses": tuple(values["losses"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadRun(f"line {number} of {file} cannot be read", got=error, remedy="delete it") from error

@@ -19,8 +19,8 @@ _PAPER_WARMUP_START = 0.01  # the published code's absolute starting rate
 def paper(epoch: int, done: float, *, base: float, epochs: int, warmup_epochs: float) -> float:
     """InfoPro's schedule: one rate an epoch, half a cosine, the first epochs mixed with a rate of 0.01.
 
-    `lr(e) = c(e)·(e-1)/W + 0.01·(W+1-e)/W` for e <= W, `c(e) = base/2·(1 + cos(π·e/epochs))` afterwards, e = 1..epochs
-    and W = 10: so the last epoch's rate is 0, as published.
+    `lr(e) = c(e)·(e-1)/W + 0.01·(W+1-e)/W` for e <= W, `c(e) = base/2·(1 + cos(π·e/epochs))` afterwards,
+    e = 1..epochs and W = 10: so the last epoch's rate is 0, as published.
 
     Example:
         >>> [round(paper(e, 0.0, base=0.8, epochs=160, warmup_epochs=10), 4) for e in (1, 2, 11, 160)]
@@ -39,8 +39,8 @@ def cosine(epoch: int, done: float, *, base: float, epochs: int, warmup_epochs: 
     """Linear warm-up from 0, then half a cosine to 0, changing with every step: for short runs.
 
     Example:
-        >>> cosine(1, 0.0, base=0.4, epochs=2, warmup_epochs=0), round(cosine(2, 0.0, base=0.4, epochs=2, warmup_epochs=0), 3)
-        (0.4, 0.2)
+        >>> [round(cosine(e, 0.0, base=0.4, epochs=2, warmup_epochs=0), 3) for e in (1, 2)]
+        [0.4, 0.2]
     """
     position = epoch - 1 + done
     if position < warmup_epochs:

@@ -10,7 +10,7 @@ __all__ = ["TensorBoardLog"]
 
 
 class TensorBoardLog:
-    """Writes one point an epoch; without the tensorboard package it writes nothing and says so in `available`."""
+    """Writes one point an epoch; without the tensorboard package nothing, and `available` says so."""
 
     def __init__(self, folder: Path, *, first_epoch: int = 1):
         try:
@@ -37,10 +37,10 @@ class TensorBoardLog:
         for index, losses in enumerate(record.losses):
             scalars |= {f"module_{index + 1}/{name}": value for name, value in losses.items()}
         for name, value in scalars.items():
-            self._writer.add_scalar(name, value, record.epoch)  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, record.epoch)
+        self._writer.flush()
 
     def close(self) -> None:
         """Finish the event file."""
         if self.available:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
