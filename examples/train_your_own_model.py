@@ -17,11 +17,8 @@ from infopro.data import batches, digits_on_photos
 def block(in_channels: int, out_channels: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels, stride in ((in_channels, 2), (out_channels, 1)):
-        layers += [
-            nn.Conv2d(channels, out_channels, 3, stride, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        ]
+        layers += [nn.Conv2d(channels, out_channels, 3, stride, padding=1)]
+        layers += [nn.BatchNorm2d(out_channels), nn.ReLU()]
     return nn.Sequential(*layers)
 
 

@@ -52,17 +52,12 @@ def _collect(model: nn.Module, run: Survey, cuttable: Callable[[str], bool]) -> 
     if len(composite) >= 2:
         first = run.ends[composite[0]]
         before = [a for a in atoms if run.ends[a] < first]
-        weighted = [a for a in before if _weighted(model.get_submodule(a))]
-        stem = _extended(before, weighted) if weighted else None
+        # the stem ends with the last module before the first block, be it a mere activation
+        stem = before[-1] if any(_weighted(model.get_submodule(a)) for a in before) else None
         names = composite
     else:
         stem, names = None, _weight_layers(model, atoms)
     return Blocks(stem, tuple(names), all(run.crossing(name) == 1 for name in names))
-
-
-def _extended(atoms: list[str], weighted: list[str]) -> str | None:
-    """The stem's end: the last module before the first block, be it a mere activation."""
-    return atoms[-1] if weighted else None
 
 
 def _weight_layers(model: nn.Module, atoms: list[str]) -> list[str]:

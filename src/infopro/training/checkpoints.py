@@ -128,7 +128,7 @@ def _load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) 
         raise BadRun(
             f"the checkpoint {path} belongs to another network",
             got=str(error).splitlines()[-1].strip(),
-            remedy="use the recipe and options that its config.yaml names",
+            remedy="use the recipe and options that its config.json names",
         ) from error
 
 

@@ -112,7 +112,7 @@ class RunFolder:
         """All epochs logged so far."""
         file = self.path / "log.jsonl"
         text = file.read_text() if file.is_file() else ""
-        # a line without its end was being written when the run was killed: that epoch is trained again
+        # a line without its end was being written when the run was killed
         lines = text[: text.rfind("\n") + 1].splitlines()
         return [_epoch_record(file, number, line) for number, line in enumerate(lines, start=1)]
 
