@@ -93,8 +93,8 @@ def parity_check(local: LocalModel, images: Any, targets: Tensor) -> ParityRepor
     """Compare one `local.backward` with `reference_backward` and with ordinary back-propagation.
 
     Losses, logits, every gradient and every buffer must equal the reference bit for bit; the gradients must
-    equal back-propagation's if K = 1 (or only the last module is trained) and must not if K > 1. `local` is left
-    as it was.
+    equal back-propagation's if K = 1 (or only the last module is trained) and must not if K > 1. `local` is
+    left as it was.
     """
 
     def end_to_end(images: Any, targets: Tensor) -> StepOutput:

@@ -141,7 +141,9 @@ def _parser(recipe_config: Any) -> Any:
 
     class Parser(ArgumentParser):
         def __init__(self, **options: Any):
-            super().__init__(allow_abbrev=False, **options)  # a misspelt option must not pass for a longer one
+            super().__init__(
+                allow_abbrev=False, **options
+            )  # a misspelt option must not pass for a longer one
 
         def error(self, message: str, ex: Exception | None = None) -> Any:
             raise BadConfiguration(

@@ -1,4 +1,4 @@
-"""The demonstration: one small network trained four ways on embedded images, and a page that shows what happened."""
+"""The demonstration: one small network trained four ways on embedded images, and a page that shows it."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ METHODS = (
     ),
 )
 _INTRODUCTION = (
-    "Real handwritten digits on real photographs, embedded, nothing is downloaded. One small network is trained\n"
-    "four ways: end to end, and cut into 4 modules that never exchange a gradient."
+    "Real handwritten digits on real photographs, embedded: nothing is downloaded. One small network is\n"
+    "trained four ways: end to end, and three times cut into 4 modules that never exchange a gradient."
 )
 _SHOWN_IMAGES = 8
 
@@ -192,14 +192,15 @@ def _findings(results: Sequence[MethodResult]) -> tuple[str, ...]:
     return (
         f"Greedy: {greedy:.2f} %, {greedy - end_to_end:+.2f} points against end to end ({end_to_end:.2f} %).",
         f"InfoPro: {infopro:.2f} %, {infopro - greedy:+.2f} points against greedy.",
-        f"InfoPro's heads without reconstruction: {control:.2f} %, {control - infopro:+.2f} points against InfoPro: "
+        f"InfoPro's heads without reconstruction: {control:.2f} %, {control - infopro:+.2f} points against "
+        "InfoPro: "
         + (
             "here the gain over greedy comes from the stronger heads, and reconstruction costs some of it."
             if control < infopro
             else "here reconstruction adds to what the stronger heads gain."
         ),
-        f"InfoPro keeps {share:.0f} % of end to end's activations at once. Checkpointing and gradient accumulation "
-        "save memory too, and compute the exact gradient.",
+        f"InfoPro keeps {share:.0f} % of end to end's activations at once. Checkpointing and gradient "
+        "accumulation save memory too, and compute the exact gradient.",
     )
 
 
@@ -212,19 +213,21 @@ def _page(data: ImageData, outcomes: Sequence[Outcome], findings: tuple[str, ...
     return ReportData(
         title="InfoPro on digits on photos",
         summary=(
-            "The same small network was trained four ways on scikit-learn's handwritten digits, placed at random on "
-            "crops of photographs. End to end keeps every activation until the backward pass. The other three cut "
-            "the network into 4 modules, each trained by its own loss, with no gradient between them. Greedy "
-            "modules throw information away; InfoPro's must also be able to reconstruct their input."
+            "The same small network was trained four ways on scikit-learn's handwritten digits, placed at "
+            "random on crops of photographs. End to end keeps every activation until the backward pass. The "
+            "other three cut the network into 4 modules, each trained by its own loss, with no gradient "
+            "between them. InfoPro's modules must not only serve the task but also be able to reconstruct "
+            "their input."
         ),
         methods=tuple(outcome.result for outcome in outcomes),
         findings=findings,
         notes=(
-            f"One seed ({seed}), {len(outcomes[-1].result.records)} epochs, {len(data.train):,} training and {len(data.test):,} test "
-            "images: enough to see the effects, too little for a claim about their size.",
-            "InfoPro's reconstructions come from the decoders that it was trained with; for the other methods a "
-            "decoder of the same form was trained for one epoch on their frozen features.",
-            f"Saved activations: what autograd keeps for one step of {config.batch_size} images, heads included.",
+            f"One seed ({seed}), {len(outcomes[-1].result.records)} epochs, {len(data.train):,} training and "
+            f"{len(data.test):,} test images: enough to see the effects, too little to say how large they are.",
+            "InfoPro's reconstructions come from the decoders that it was trained with; for the other methods "
+            "a decoder of the same form was trained for one epoch on their frozen features.",
+            f"Saved activations: what autograd keeps for one step of {config.batch_size} images, heads "
+            "included.",
         ),
         stages=outcomes[-1].stages,
         stages_of=outcomes[-1].result.name,

@@ -1,4 +1,4 @@
-"""Every objective on every kind of network equals the reference, and back-propagation if and only if K = 1."""
+"""Every objective on every kind of network equals the reference, and back-propagation iff K = 1."""
 
 import copy
 
@@ -76,11 +76,7 @@ every_network = pytest.mark.parametrize("network", NETWORKS)
 def build(network, objective, num_modules):
     torch.manual_seed(0)
     model, cuts = NETWORKS[network][0](), NETWORKS[network][1]
-    if objective.num_modules is None:
-        chosen = {1: [], 2: cuts[1:2], 4: cuts}[num_modules]
-    else:
-        chosen = None
-    return localize(model, objective, cuts=chosen)
+    return localize(model, objective, cuts={1: [], 2: cuts[1:2], 4: cuts}[num_modules])
 
 
 def localize(model, objective, **where):
@@ -185,7 +181,7 @@ def test_one_step_changes_the_weights_of_every_module_and_head(network, name):
 @every_network
 @pytest.mark.parametrize("name", LOCAL)
 def test_stepping_each_stage_at_once_equals_one_optimizer_at_the_end(network, name):
-    """Features that cross a cut are those from before the update, so the moment of the update plays no role."""
+    """Features cross a cut as they were before the update, so the moment of the update plays no role."""
     late = build(network, from_name(name), 4)
     early = copy.deepcopy(late)
     optimizer = sgd(late.parameters())

@@ -37,7 +37,8 @@ def start(program: Program, inputs: tuple[Any, ...]) -> Flow:
     """The flow that the first part reads: the network's inputs."""
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
     values = dict(zip(program.inputs, tensors, strict=True))
-    return Flow(program, values, tensors[0].shape[0], tensors[0].device)
+    first = next(tensor for tensor in tensors if tensor.dim() > 0)
+    return Flow(program, values, first.shape[0], first.device)
 
 
 class Part(nn.Module):

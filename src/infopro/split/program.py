@@ -50,7 +50,7 @@ class Program:
 
 def resized(inputs: tuple[Any, ...], batch_size: int) -> tuple[Any, ...]:
     """The same inputs at another batch size, by repeating or dropping samples of dimension 0."""
-    size = next(x.shape[0] for x in inputs if isinstance(x, Tensor))
+    size = next(x.shape[0] for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() > 0)
     rows = torch.arange(batch_size) % size
 
     def one(x: Any) -> Any:

@@ -1,0 +1,53 @@
+"""Each command of the README is run, in order and in an empty folder: on a few random images, for one epoch."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from infopro import recipes
+from infopro.cli import main
+from infopro.data import ImageData, ImageTensors
+
+README = Path(__file__).parent.parent / "README.md"
+IMAGES, CLASSES, SIDE = 32, 10, 32
+
+
+def commands():
+    for block in re.findall(r"```console\n(.*?)```", README.read_text(), flags=re.DOTALL):
+        for line in block.splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] == ["infopro"]:
+                yield words[1:]
+
+
+def few_images(config, *, data_dir, download, device):
+    """In place of the downloads and folders that the README names."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (IMAGES, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    part = ImageTensors(images, torch.arange(IMAGES) % CLASSES)
+    names = tuple(map(str, range(CLASSES)))
+    return ImageData(config.data, part, part, CLASSES, names, (0.5,) * 3, (0.5,) * 3, (3, SIDE, SIDE))
+
+
+def test_the_readme_shows_every_command():
+    shown = {words[0] for words in commands()}
+    assert shown == {"list", "train", "evaluate"}  # demo is behind `make demo`, and has its own test
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipes, "prepare_data", few_images)
+    monkeypatch.setattr("infopro.recipes._session.prepare_data", few_images)
+    return ["--epochs", "1", "--batch-size", "16", "--device", "cpu"]
+
+
+def test_every_command_of_the_readme_runs(quick, capsys):
+    for words in commands():
+        options = quick if words[0] == "train" else []
+        assert main([*words, *options]) == 0, f"infopro {shlex.join(words)}: {capsys.readouterr().err}"
+        assert capsys.readouterr().out
+    assert len(list(Path("runs").iterdir())) == sum(words[0] == "train" for words in commands())
