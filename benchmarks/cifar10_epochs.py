@@ -2,8 +2,9 @@
 
     python benchmarks/cifar10_epochs.py --data-dir DATA --epochs 3 --precision bfloat16
 
-DATA holds the published `cifar-10-batches-py`. Too short to compare with the paper's 160 epochs: it shows that all
-three learn, and how fast they start. Appends one JSON line per run to benchmarks/results/cifar10_epochs.jsonl.
+DATA holds the published `cifar-10-batches-py`. Too short to compare with the paper's 160 epochs: it shows
+that all three learn, and how fast they start. Appends one JSON line per run to
+benchmarks/results/cifar10_epochs.jsonl.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Chooses the demonstration's λ1 on a held-out part of the training digits; the test digits are never looked at.
+"""Chooses the demonstration's λ1 on a held-out part of the training digits, never on the test digits.
 
     python benchmarks/demo_search.py --seeds 0 1
 

@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py --batch-size 256 --rounds 7
 
-Every round runs one step of every configuration; the ratio of each to end to end is taken within the round, so that a
+Every round runs one step of every configuration; the ratio to end to end is taken within the round, so that a
 slow moment of the machine falls on all. Writes benchmarks/results/throughput.json and a table beside it.
 """
 
@@ -48,7 +48,9 @@ def build(objective: infopro.objectives.Objective, num_modules: int, device: tor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--num-modules", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)

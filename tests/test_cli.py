@@ -68,7 +68,9 @@ def test_resume_equals_the_undisturbed_run(run, tmp_path, monkeypatch):
         file = f"checkpoints/epoch-0002/{name}.safetensors"
         assert (run / file).read_bytes() == (tmp_path / "run" / file).read_bytes(), name
     timing = {"seconds", "images_per_second"}
-    for left, right in zip(lines_of(run / "log.jsonl"), lines_of(tmp_path / "run" / "log.jsonl"), strict=True):
+    for left, right in zip(
+        lines_of(run / "log.jsonl"), lines_of(tmp_path / "run" / "log.jsonl"), strict=True
+    ):
         assert {k: v for k, v in left.items() if k not in timing} == {
             k: v for k, v in right.items() if k not in timing
         }
@@ -98,12 +100,23 @@ def test_own_data_and_library_network(tmp_path):
     """An .npz and a timm network by name, cuts given by name, in bfloat16."""
     generator = np.random.default_rng(0)
     arrays = {
-        f"{kind}_{part}": generator.integers(0, 256 if kind == "x" else 3, (64, 32, 32, 3) if kind == "x" else 64)
+        f"{kind}_{part}": generator.integers(
+            0, 256 if kind == "x" else 3, (64, 32, 32, 3) if kind == "x" else 64
+        )
         for part in ("train", "test")
         for kind in ("x", "y")
     }
-    np.savez(tmp_path / "my.npz", **{k: v.astype("uint8" if k[0] == "x" else "int64") for k, v in arrays.items()})
-    options = ["--data", str(tmp_path / "my.npz"), "--model", "timm/resnet10t", "--objective", "infopro-softmax"]
+    np.savez(
+        tmp_path / "my.npz", **{k: v.astype("uint8" if k[0] == "x" else "int64") for k, v in arrays.items()}
+    )
+    options = [
+        "--data",
+        str(tmp_path / "my.npz"),
+        "--model",
+        "timm/resnet10t",
+        "--objective",
+        "infopro-softmax",
+    ]
     options += ["--cuts", "layer1.0,layer3.0", "--num-modules", "3", "--reconstruction-weight", "5,1"]
     options += ["--task-weight", "1", "--epochs", "1", "--batch-size", "32", "--precision", "bfloat16"]
     assert main(["train", *options, "--schedule", "constant", "--output", str(tmp_path / "run")]) == 0
@@ -178,7 +191,9 @@ def test_published_numbers_stand_beside_recipes(capsys):
     assert "published: 8.58 ± 0.17 %, Table 2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["train", "--help"], ["evaluate", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["demo", "--help"], ["train", "--help"], ["evaluate", "--help"]]
+)
 def test_help_explains_every_option(arguments, capsys):
     assert main(arguments) == 0
     assert "usage: infopro" in capsys.readouterr().out

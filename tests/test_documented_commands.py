@@ -1,4 +1,4 @@
-"""Each command of the README is run, in order and in an empty folder: on a few random images, for one epoch."""
+"""Each command of the README is run, in order, in an empty folder, on a few random images, for one epoch."""
 
 import re
 import shlex

@@ -18,7 +18,7 @@ _SEQUENCES = ("cuts", "reconstruction-weight", "task-weight")  # a,b,c is short 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did what was asked, 2 for a mistake that the user can mend, 130 after Ctrl-C."""
+    """Run one command: 0 if it did what was asked, 2 for a mistake that its user can mend, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)
@@ -88,7 +88,8 @@ def _train(options: Any) -> None:
         )
     last = records[-1]
     console.print(
-        f"test error {last.test_error:.2f} % after the last epoch, {last.best_test_error:.2f} % after the best one"
+        f"test error {last.test_error:.2f} % after the last epoch, "
+        f"{last.best_test_error:.2f} % after the best one"
         f"{recipes.published_beside(options.recipe, config)}\nwrote {path}/",
         highlight=False,
         soft_wrap=True,
@@ -141,9 +142,8 @@ def _parser(recipe_config: Any) -> Any:
 
     class Parser(ArgumentParser):
         def __init__(self, **options: Any):
-            super().__init__(
-                allow_abbrev=False, **options
-            )  # a misspelt option must not pass for a longer one
+            # a misspelt option must not pass for a longer one
+            super().__init__(allow_abbrev=False, **options)
 
         def error(self, message: str, ex: Exception | None = None) -> Any:
             raise BadConfiguration(

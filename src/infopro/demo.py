@@ -223,9 +223,9 @@ def _page(data: ImageData, outcomes: Sequence[Outcome], findings: tuple[str, ...
         findings=findings,
         notes=(
             f"One seed ({seed}), {len(outcomes[-1].result.records)} epochs, {len(data.train):,} training and "
-            f"{len(data.test):,} test images: enough to see the effects, too little to say how large they are.",
-            "InfoPro's reconstructions come from the decoders that it was trained with; for the other methods "
-            "a decoder of the same form was trained for one epoch on their frozen features.",
+            f"{len(data.test):,} test images: enough to see effects, too little to say how large they are.",
+            "InfoPro's reconstructions come from the decoders that it was trained with; for the others a "
+            "decoder of the same form was trained for one epoch on their frozen features.",
             f"Saved activations: what autograd keeps for one step of {config.batch_size} images, heads "
             "included.",
         ),

@@ -95,9 +95,9 @@ class Golden:
         return "model." + name
 
 
-# In the CIFAR files one activation is 1.7e-6, below what float32 resolves at that depth, and the reference's rounding
-# put it on the other side of ReLU's kink: one bias gradient then differs by 0.4 %, also from a float64 run of ours.
-# With this one sign as the reference had it, all gradients agree to 3e-4.
+# In the CIFAR files one activation is 1.7e-6, below what float32 resolves at that depth, and the reference's
+# rounding put it on the other side of ReLU's kink: one bias gradient then differs by 0.4 %, a float64 run's
+# too. With this one sign as the reference had it, all gradients agree to 3e-4.
 KINK = ("layer2.2.bn1", 5e-6)
 
 

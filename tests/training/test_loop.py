@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from infopro.data import Augmentation, ImageTensors
 from infopro.errors import BadInput
@@ -146,7 +147,6 @@ def test_training_learns(data, build):
     plain = replace(data, augmentation=Augmentation())
     schedule = make_schedule("cosine", base=0.05, epochs=12, warmup_epochs=1)
     records = run(local, plain, optimizer_of(local), epochs=12, schedule=schedule)
-    print([(r.test_error, r.losses) for r in records])
     assert records[-1].test_error <= 10.0 < records[0].test_error
     for name in ("reconstruction", "task", "total"):
         assert records[-1].losses[0][name] < 0.9 * records[0].losses[0][name]
@@ -178,8 +178,11 @@ def test_a_wrong_normalisation_is_refused_before_the_first_step(data, build):
 
 
 def curve(data, build):
-    """Every loss of 20 steps of InfoPro."""
+    """Every loss of 20 steps of InfoPro, without dropout: its mask follows the memory layout of a machine."""
     local = build()
+    for module in local.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     found = []
     backward = local.backward
 

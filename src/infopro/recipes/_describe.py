@@ -21,7 +21,8 @@ def describe(session: Session) -> str:
     cuts = ", ".join(local.split.cuts) or "none: end to end"
     lines = [
         f"{config.model} ({parameters:,} parameters, heads {heads:,}) on {data.name}: "
-        f"{len(data.train):,} training and {len(data.test):,} test images of {'x'.join(map(str, data.image_shape))}",
+        f"{len(data.train):,} training and {len(data.test):,} test images of "
+        f"{'x'.join(map(str, data.image_shape))}",
         f"{config.objective}, K = {local.split.num_modules}, cuts: {cuts}",
         f"{config.epochs} epochs, batch {config.batch_size}, {config.precision} on {session.device}, "
         f"seed {config.seed}",
