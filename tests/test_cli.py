@@ -96,6 +96,12 @@ def test_every_objective_overrides_a_recipes(objective, tmp_path):
     assert train("--epochs", "1", "--objective", objective, output=tmp_path / "run") == 0
 
 
+def test_another_k_does_not_keep_the_recipes_cuts(tmp_path):
+    options = ["--epochs", "1", "--num-modules", "2"]
+    assert train(*options, output=tmp_path / "run") == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["cuts"] == ["layer2.0"]
+
+
 def test_own_data_and_library_network(tmp_path):
     """An .npz and a timm network by name, cuts given by name, in bfloat16."""
     generator = np.random.default_rng(0)
@@ -134,7 +140,8 @@ BAD = {
     "out of range": (["train", RECIPE, "--epochs", "0", "--batch-size", "0"], "2 problems"),
     "no such block": (["train", RECIPE, "--cuts", "layer1.0,layer7,layer2.0"], "'layer7' is not a block"),
     "out of order": (["train", RECIPE, "--cuts", "layer2.0,layer1.0,layer2.1"], "out of order"),
-    "too many modules": (["train", RECIPE, "--cuts", "null", "--num-modules", "9"], "allowed: 1 to 7"),
+    "cuts and K disagree": (["train", RECIPE, "--cuts", "layer1.0", "--num-modules", "3"], "2 modules"),
+    "too many modules": (["train", RECIPE, "--num-modules", "9"], "allowed: 1 to 7"),
     "wrong image size": (["train", RECIPE, "--model", "torchvision/inception_v3"], "75"),
     "missing set": (["train", "cifar10-resnet32-end-to-end", "--data-dir", "nowhere"], "--download"),
     "no such folder": (["train", RECIPE, "--data", "./nowhere"], "no such file or folder"),

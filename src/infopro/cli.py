@@ -231,28 +231,34 @@ def _config(options: Any) -> Any:
     }
     config = RunConfig(**as_tuples)
     recipe = load(options.recipe).config if options.recipe else RunConfig()
-    if config.objective == "end-to-end" and (config.num_modules, config.cuts) == (
-        recipe.num_modules,
-        recipe.cuts,
-    ):
-        config = replace(config, num_modules=1, cuts=None)  # the recipe's K, which nobody asked for
-    return config
+    return _without_leftovers(config, recipe)
+
+
+def _without_leftovers(config: Any, recipe: Any) -> Any:
+    """A new K or objective does not keep the recipe's cuts, which nobody asked for."""
+    kept_cuts, kept_k = config.cuts == recipe.cuts, config.num_modules == recipe.num_modules
+    if config.objective == "end-to-end" and kept_cuts and kept_k:
+        return replace(config, num_modules=1, cuts=None)
+    return replace(config, cuts=None) if kept_cuts and not kept_k else config
 
 
 def _expanded(arguments: list[str]) -> list[str]:
     """--cuts a,b -> --cuts [a,b]."""
     result = list(arguments)
     for index, argument in enumerate(result):
-        name, _, value = argument.partition("=")
-        if name.removeprefix("--") not in _SEQUENCES:
+        name, equals, value = argument.partition("=")
+        if name.removeprefix("--") not in _SEQUENCES or not name.startswith("--"):
             continue
-        if value and "," in value and not value.startswith("["):
-            result[index] = f"{name}=[{value}]"
-        elif (
-            not value and index + 1 < len(result) and "," in result[index + 1] and result[index + 1][0] != "["
-        ):
-            result[index + 1] = f"[{result[index + 1]}]"
+        if equals:
+            result[index] = f"{name}={_as_sequence(name, value)}"
+        elif index + 1 < len(result):
+            result[index + 1] = _as_sequence(name, result[index + 1])
     return result
+
+
+def _as_sequence(option: str, value: str) -> str:
+    one_block = option == "--cuts" and value not in ("null", "")
+    return f"[{value}]" if ("," in value or one_block) and not value.startswith("[") else value
 
 
 def _help(name: str) -> str:

@@ -43,13 +43,13 @@ RECIPES: tuple[Recipe, ...] = (
     _recipe(
         "k4-infopro-softmax",
         replace(
-            _BASE, objective="infopro-softmax", task_head="2c2f", decoder="half", reconstruction_weight=0.1
+            _BASE, objective="infopro-softmax", task_head="2c2f", decoder="half", reconstruction_weight=0.3
         ),
     ),
     _recipe(
         "k4-infopro-contrast",
         replace(
-            _BASE, objective="infopro-contrast", task_head="2c2f", decoder="half", reconstruction_weight=0.1
+            _BASE, objective="infopro-contrast", task_head="2c2f", decoder="half", reconstruction_weight=0.3
         ),
     ),
 )
