@@ -17,13 +17,14 @@ import infopro
 ROOT = Path(infopro.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
-    *("errors", "types", "_plugins", "split", "heads", "tasks", "objectives", "local", "reference", "check"),
-    *("memory", "engines", "models", "data", "training", "analysis", "report", "recipes", "demo", "cli"),
-    "__main__",
+    *("errors", "types", "_plugins", "split", "heads", "tasks", "objectives", "local", "assembly"),
+    *("reference", "check", "memory", "engines", "models", "data", "training", "analysis", "report"),
+    *("recipes", "demo", "cli", "__main__"),
 ]
 HEAVY = ("torchvision", "timm", "sklearn", "altair", "jinja2", "PIL", "tensorboard", "matplotlib")
 MOST_LINES = 300  # of a file
-LONGEST_FUNCTION = 60  # lines, docstring left out
+LONGEST_FUNCTION = 40  # lines, docstring left out
+LISTS = {"cli.py:_parser"}  # functions that enumerate and decide nothing
 MEDIAN_FUNCTION = 10
 # imported, not run: running it is the command line
 MODULES = [
@@ -34,6 +35,7 @@ MODULES = [
 
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 every_module = pytest.mark.parametrize("name", ["infopro", *MODULES])
+every_public_module = pytest.mark.parametrize("name", ["infopro", *(m for m in MODULES if "._" not in m)])
 
 
 def imported(tree):
@@ -103,7 +105,7 @@ def function_lengths():
 
 def test_functions_are_short():
     lengths = dict(function_lengths())
-    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
+    assert {name for name, length in lengths.items() if length > LONGEST_FUNCTION} <= LISTS
     assert statistics.median(lengths.values()) <= MEDIAN_FUNCTION
 
 
@@ -116,7 +118,7 @@ def test_nothing_is_called_utils(file):
     assert not any("util" in name for name in names)
 
 
-@every_module
+@every_public_module
 def test_public_names_exist_and_are_explained(name):
     module = importlib.import_module(name)
     assert module.__doc__, "a module says in one sentence what it is for"
@@ -140,7 +142,7 @@ def test_the_public_surface_is_sorted_and_small():
 @every_module
 def test_examples_in_docstrings_run(name):
     module = importlib.import_module(name)
-    failures, _ = doctest.testmod(module)
+    failures, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert failures == 0
 
 
@@ -149,7 +151,7 @@ def test_there_are_examples_to_run():
     names = {
         test.name for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples
     }
-    assert {"infopro.local.localize", "infopro.check.isolation_check", "infopro.heads.task_head"} <= names
+    assert {"infopro.assembly.localize", "infopro.check.isolation_check", "infopro.heads.task_head"} <= names
     assert len(names) >= 20
 
 

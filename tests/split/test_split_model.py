@@ -248,3 +248,26 @@ def test_blocks_have_names_that_users_know():
     assert blocks(vit, torch.randn(2, 3, 64, 64)).names == tuple(f"blocks.{i}" for i in range(12))
     vgg = blocks(torchvision.models.vgg11(num_classes=10), torch.randn(2, 3, 32, 32))
     assert vgg.names[:3] == ("features.2", "features.5", "features.7"), "weight layer, activation and pooling"
+
+
+def test_train_and_eval_mode_are_recorded_apart():
+    """Glue that looks at `self.training` is replayed for the mode that the network is in."""
+
+    class Glue(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = nn.functional.dropout(self.first(x), 0.5, self.training)
+            return self.second(x) if self.training else self.second(x) * 2
+
+    model = Glue().eval()
+    x = torch.randn(6, 4)
+    split = split_model(model, x, cuts=["first"])
+    assert torch.equal(chained(split, (x,)), model(x))
+    model.train()
+    torch.manual_seed(0)
+    found = chained(split, (x,))
+    torch.manual_seed(0)
+    assert torch.equal(found, model(x))

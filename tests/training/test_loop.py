@@ -50,8 +50,9 @@ def numbers(record):
     [(EndToEnd(), None), (Greedy(), ["0", "1"]), (InfoPro(task_loss="contrast"), ["0", "1"])],
     ids=["end-to-end", "greedy", "infopro"],
 )
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "precision"), [("sgd", torch.float32), ("adamw", torch.float32), ("sgd", torch.bfloat16)]
+)
 def test_stopping_after_each_epoch_changes_nothing(tmp_path, data, build, objective, cuts, name, precision):
     whole = build(objective=objective, cuts=cuts)
     whole_optimizer = optimizer_of(whole, name)

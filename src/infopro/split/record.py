@@ -61,8 +61,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        if not model.training:
-            model.train()
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             yield
     finally:
@@ -197,7 +195,7 @@ def _autocast_state() -> tuple[bool, torch.dtype]:
 
 
 def record(model: nn.Module, inputs: tuple[Any, ...], *, opened: set[str]) -> Recording:
-    """Run `model(*inputs)` once, in train mode, and record all that happens outside its unopened modules.
+    """Run `model(*inputs)` once, in the mode that it is in, and record all that happens outside its unopened modules.
 
     Real tensors flow through the network's real Python code, so control flow works as it does for the caller.
     Buffers, random streams and train/eval modes are restored.

@@ -21,7 +21,7 @@ _BATCH_SIZES = (2, 4)  # one that was recorded, one that was not
 
 
 def verify(model: nn.Module, parts: Sequence[Part], program: Program, inputs: tuple[Any, ...]) -> list[str]:
-    """Compare parts and network in train mode under one seed; returns notes, raises where they differ.
+    """Compare parts and network under one seed, in the network's mode; returns notes, raises where they differ.
 
     Compared bit for bit: the result, every buffer afterwards; to rounding: the gradient of every parameter
     that only the last part uses. And no gradient may reach an earlier part.
