@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from infopro.errors import BadConfiguration, InfoProError, UnknownName
 __all__ = ["main"]
 
 _LISTS = ("recipes", "models", "data", "objectives", "heads", "decoders", "tasks")
+_SWITCHES = ("--download", "--resume", "--print_config", "--help", "-h")  # options without a value
 _SEQUENCES = ("cuts", "reconstruction-weight", "task-weight")  # a,b,c is short for [a,b,c]
 
 
@@ -23,8 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except InfoProError as error:
-        print(f"infopro: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except BrokenPipeError:  # `infopro list models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, UnicodeError) as error:
+        return _fail(f"{type(error).__name__}: {error}")
     except SystemExit as stop:  # --help and --print_config end the parser that way
         return int(stop.code or 0)
     except KeyboardInterrupt:
@@ -32,9 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _fail(message: str) -> int:
+    print(f"infopro: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
 def _run(arguments: list[str]) -> int:
-    parser = _parser(_recipe_named_in(arguments))
+    from infopro import recipes
+
+    recipe = _recipe_named_in(arguments)
+    parser = _parser(recipes.load(recipe).config if recipe else recipes.RunConfig())
     options = parser.parse_args(_expanded(arguments))
+    if options.command == "train":
+        options.train.recipe = recipe
     commands = {"demo": _demo, "train": _train, "evaluate": _evaluate, "list": _list}
     if options.command is None:
         parser.print_help()
@@ -200,6 +216,8 @@ def _parser(recipe_config: Any) -> Any:
 
 
 def _add_data_and_device(parser: Any) -> None:
+    from jsonargparse.typing import NonNegativeInt
+
     parser.add_argument(
         "--data-dir", type=str, default=None, help="folder with the downloaded sets (default: data)"
     )
@@ -207,19 +225,38 @@ def _add_data_and_device(parser: Any) -> None:
         "--download", action="store_true", help="fetch a missing set; nothing else uses the network"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--num-workers", type=int, default=2, help="processes that read image files")
+    parser.add_argument(
+        "--num-workers", type=NonNegativeInt, default=2, help="processes that read image files"
+    )
 
 
-def _recipe_named_in(arguments: list[str]) -> Any:
-    """The configuration that gives `train` its defaults: known before the options are parsed."""
-    from infopro import recipes
+def _recipe_named_in(arguments: list[str]) -> str | None:
+    """The recipe that gives `train` its defaults: known before the options are parsed."""
+    if arguments[:1] != ["train"]:
+        return None
+    rest = iter(arguments[1:])
+    named = written = None
+    for argument in rest:
+        if not argument.startswith("-"):
+            named = named or argument
+        elif "=" not in argument and argument not in _SWITCHES:
+            value = next(rest, None)
+            written = _recipe_written_in(value) if argument == "--config" else written
+        elif argument.startswith("--config="):
+            written = _recipe_written_in(argument.partition("=")[2])
+    return named or written
 
-    rest = arguments[1:] if arguments[:1] == ["train"] else []
-    known = set(recipes.list_recipes())
-    named = [argument for argument in rest if argument in known]
-    if not named and rest and not rest[0].startswith("-"):
-        named = rest[:1]  # a misspelt name: loading it says which ones are near
-    return recipes.load(named[0]).config if named else recipes.RunConfig()
+
+def _recipe_written_in(file: str | None) -> str | None:
+    """The `recipe:` of a YAML file; what else is wrong with the file, the parser says."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(file or "").read_text())
+    except (OSError, yaml.YAMLError):
+        return None
+    name = content.get("recipe") if isinstance(content, dict) else None
+    return None if name is None else str(name)
 
 
 def _config(options: Any) -> Any:

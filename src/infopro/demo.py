@@ -13,6 +13,7 @@ from torch import Tensor
 from infopro import recipes, report
 from infopro.analysis import Reconstructions, own_reconstructions, probe_reconstructions
 from infopro.data import ImageData, ImageTensors, batches, digits_on_photos, num_batches
+from infopro.errors import BadConfiguration, BadRun
 from infopro.memory import summarize_stages
 from infopro.recipes import RunConfig, Session
 from infopro.report import MethodResult, Reconstruction, ReportData
@@ -71,7 +72,9 @@ def run_demo(
     Raises:
         BadRun: `output` exists and is not empty.
     """
-    RunFolder.require_new(output)
+    _require_sizes(train_size, test_size)
+    RunFolder.require_new(output, remedy="pass another --output")
+    _make(output)
     console.print(_INTRODUCTION, highlight=False)
     data = digits_on_photos(train_size=train_size, test_size=test_size, seed=seed)
     outcomes = [
@@ -83,10 +86,27 @@ def run_demo(
     findings = _findings(results)
     for finding in findings:
         console.print(finding, highlight=False)
-    output.mkdir(parents=True, exist_ok=True)
     page = report.write_report(_page(data, outcomes, findings, seed), output / "report.html")
     console.print(f"\nwrote {page}: open it in a browser", highlight=False, soft_wrap=True)
     return outcomes
+
+
+def _require_sizes(train_size: int, test_size: int) -> None:
+    least = recipes.load(METHODS[-1][0]).config.batch_size
+    if train_size < least or test_size < _SHOWN_IMAGES:
+        raise BadConfiguration(
+            "too few images",
+            got=f"{train_size} to train and {test_size} to test",
+            allowed=f"{least} or more, and {_SHOWN_IMAGES} or more",
+        )
+
+
+def _make(folder: Path) -> None:
+    """Before the training, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadRun("the folder cannot be made", got=error, remedy="pass another --output") from error
 
 
 def train_method(

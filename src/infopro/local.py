@@ -83,6 +83,8 @@ class LocalModel(nn.Module):
             BadInput: images of another size than the heads were built for; what `check` finds in the first
                 batch.
         """
+        if not torch.is_grad_enabled():
+            raise BadInput("gradients are switched off", remedy="call backward outside of torch.no_grad()")
         inputs = as_inputs(images)
         self._check_size(inputs[0])
         if not self._checked:

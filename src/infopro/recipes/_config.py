@@ -130,8 +130,8 @@ def _range_problems(config: RunConfig) -> Iterator[str]:
             sound = False
         if not sound:
             yield f"{name} is {value!r}, allowed: {allowed}"
-    if config.objective == "infopro-contrast" and config.batch_size == 1:
-        yield "batch_size is 1: the contrastive loss compares the images of a batch, allowed: 2 or more"
+    if config.objective != "end-to-end" and config.batch_size == 1:
+        yield "batch_size is 1: heads normalise or compare the images of a batch, allowed: 2 or more"
 
 
 def _cut_problems(config: RunConfig) -> Iterator[str]:

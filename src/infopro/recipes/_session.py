@@ -15,7 +15,7 @@ from infopro import data as data_sets
 from infopro import models
 from infopro.assembly import localize
 from infopro.data import ImageData
-from infopro.errors import BadConfiguration
+from infopro.errors import BadConfiguration, BadRun
 from infopro.local import LocalModel
 from infopro.recipes._config import RunConfig, build_objective, check
 from infopro.tasks import Classification
@@ -155,6 +155,12 @@ def open_run(
         return folder, 1
     state = load_checkpoint(folder.last_checkpoint(), session.local, session.optimizer)
     folder.truncate_log(last_epoch=state.epoch)
+    if len(folder.log()) != state.epoch:
+        raise BadRun(
+            "the run's log.jsonl lacks epochs that its checkpoint has",
+            got=f"{len(folder.log())} lines, checkpoint of epoch {state.epoch}",
+            remedy="restore the log, or start anew with another --output",
+        )
     return folder, state.epoch + 1
 
 
@@ -173,8 +179,8 @@ def train_run(
 
     def finish(record: EpochRecord) -> None:
         state = Checkpoint(record.epoch, record.best_test_error, _plain(config))
+        folder.append(record)  # first: a line without its checkpoint is dropped on resuming
         save_checkpoint(folder.checkpoint_folder, session.local, session.optimizer, state)
-        folder.append(record)
         board.add(record)
         if on_epoch is not None:
             on_epoch(record)

@@ -38,10 +38,10 @@ class Blocks:
 def find_blocks(model: nn.Module, inputs: tuple[Any, ...], *, at_least: int = 2) -> Blocks:
     """List the blocks behind which one tensor crosses; where those are too few, also all others."""
     run = survey(model, inputs)
-    single = _collect(model, run, lambda name: run.crossing(name) == 1)
+    single = _collect(model, run, lambda name: run.batch_first[name] and run.crossing(name) == 1)
     if len(single.units) >= at_least:
         return single
-    several = _collect(model, run, lambda name: True)
+    several = _collect(model, run, lambda name: run.batch_first[name])
     return several if len(several.units) > len(single.units) else single
 
 

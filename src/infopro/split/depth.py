@@ -24,7 +24,7 @@ def equal_depth(blocks: Blocks, *, num_modules: int) -> list[str]:
         raise BadSplit(
             "the network does not have as many blocks as modules were asked for",
             got=f"num_modules={num_modules}",
-            allowed=f"1 to {len(blocks.units)}",
+            allowed=f"1 to {max(1, len(blocks.units))}",
             remedy="ask for fewer modules, or name finer cuts with cuts=[...]",
         )
     units = blocks.names if len(blocks) % num_modules == 0 else blocks.units

@@ -46,6 +46,7 @@ class Program:
     inputs: tuple[int, ...]
     output: Any  # a tree of values: the network's own result
     constants: int
+    draws_outside_torch: bool
 
 
 def resized(inputs: tuple[Any, ...], batch_size: int) -> tuple[Any, ...]:
@@ -71,12 +72,27 @@ def build(model: nn.Module, inputs: tuple[Any, ...], *, cuts: Sequence[str]) -> 
     recordings = [record(model, resized(inputs, size), opened=opened) for size in _BATCH_SIZES]
     merged = merge(recordings, _BATCH_SIZES)
     ends = _cut_positions(merged, cuts)
-    return Program(
+    program = Program(
         parts=_parts(merged, cuts, ends),
         inputs=tuple(merged.inputs),
         output=merged.output,
         constants=merged.constants,
+        draws_outside_torch=any(r.draws_outside_torch for r in recordings),
     )
+    _check_batch_first(recordings, cuts, program)
+    return program
+
+
+def _check_batch_first(recordings: Sequence[Recording], cuts: Sequence[str], program: Program) -> None:
+    for cut, part in zip(cuts, program.parts, strict=False):
+        assert part.boundary is not None
+        sizes = tuple(recording.shapes[part.boundary][0] for recording in recordings)
+        if sizes != _BATCH_SIZES:
+            raise BadSplit(
+                f"the first dimension of what {cut!r} returns is not the batch",
+                got=f"{list(sizes)} at batch sizes {list(_BATCH_SIZES)}",
+                remedy="cut behind another block, or use a batch-first network",
+            )
 
 
 def _cut_positions(recording: Recording, cuts: Sequence[str]) -> list[int]:

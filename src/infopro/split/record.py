@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -15,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from infopro.split._values import Owned, Value, encode
 
-__all__ = ["Node", "Recording", "ancestors", "intercept_calls", "record", "undisturbed"]
+__all__ = ["Node", "Recording", "ancestors", "autocast_state", "intercept_calls", "record", "undisturbed"]
 
 # Python looks at a tensor's value: replaying is sound only while the answer stays the same.
 _VALUE_READS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__"}
@@ -46,6 +48,9 @@ class Recording:
     differentiable: set[int] = field(default_factory=set)
     parameter_views: set[int] = field(default_factory=set)  # values that share a parameter's memory
     constants: int = 0  # tensors that are neither inputs, parameters, buffers nor results
+    draws_outside_torch: bool = (
+        False  # Python's or NumPy's random numbers: decisions that replay cannot make anew
+    )
 
 
 @contextmanager
@@ -58,12 +63,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     modes = [(m, m.training) for m in model.modules()]
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    python, numpy = _other_random_streams()
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             yield
     finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)
@@ -108,7 +116,7 @@ class _Recorder(TorchFunctionMode):
         self.numbers: dict[int, int] = {}
         self.kept: list[Any] = []  # ids stay unique only while the tensors live
         self.inside_block = False
-        self.ambient = _autocast_state()
+        self.ambient = autocast_state()
 
     def number(self, value: Any) -> int | None:
         if not isinstance(value, Tensor) or id(value) in self.owned:
@@ -141,7 +149,7 @@ class _Recorder(TorchFunctionMode):
         result = run(*args, **kwargs)
         outputs = result if kind == "guard" else [self.number(leaf) for leaf in tree_leaves(result)]
         if kind != "function" or any(outputs) or _writes(target):
-            state = _autocast_state()
+            state = autocast_state()
             autocast = None if state == self.ambient else state
             grad = torch.is_grad_enabled()
             node = Node(kind, target, encoded_args, encoded_kwargs, outputs, grad, autocast)
@@ -189,13 +197,25 @@ def _writes(target: Any) -> bool:
     return name in _WRITES or (name.endswith("_") and not name.endswith("__"))
 
 
-def _autocast_state() -> tuple[bool, torch.dtype]:
+def autocast_state() -> tuple[bool, torch.dtype]:
     kind = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
     return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 
+def _other_random_streams() -> tuple[Any, Any]:
+    return random.getstate(), np.random.get_state()
+
+
+def _differ(left: tuple[Any, Any], right: tuple[Any, Any]) -> bool:
+    return (
+        left[0] != right[0]
+        or repr(left[1][2:]) != repr(right[1][2:])
+        or bool((left[1][1] != right[1][1]).any())
+    )
+
+
 def record(model: nn.Module, inputs: tuple[Any, ...], *, opened: set[str]) -> Recording:
-    """Run `model(*inputs)` once, in the mode that it is in, and record all that happens outside its unopened modules.
+    """Run `model(*inputs)` once, in its own mode, and record all that happens outside its unopened modules.
 
     Real tensors flow through the network's real Python code, so control flow works as it does for the caller.
     Buffers, random streams and train/eval modes are restored.
@@ -204,6 +224,8 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, opened: set[str]) -> Re
     inputs_numbers = [recorder.number(leaf) for leaf in tree_leaves(inputs)]
     recorder.recording.inputs = [number for number in inputs_numbers if number is not None]
     with undisturbed(model), intercept_calls(recorder.call), recorder:
+        before = _other_random_streams()
         result = model(*inputs)
+        recorder.recording.draws_outside_torch = _differ(_other_random_streams(), before)
     recorder.recording.output = recorder.encode(result)
     return recorder.recording

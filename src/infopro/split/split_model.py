@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from infopro.errors import BadInput, BadSplit
+from infopro.errors import BadInput, BadSplit, NotSplittable
 from infopro.split.blocks import Blocks, find_blocks
 from infopro.split.depth import equal_depth
 from infopro.split.part import Flow, Part, start
 from infopro.split.program import Program, build, resized
-from infopro.split.record import undisturbed
+from infopro.split.record import autocast_state, undisturbed
 from infopro.split.verify import verify
 from infopro.types import Split
 
@@ -83,6 +84,13 @@ def split_model(
         (('0', '1'), ('2',))
     """
     inputs = as_inputs(example_input)
+    cuts = [cuts] if isinstance(cuts, str) else cuts
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+        raise NotSplittable(
+            "a compiled network hides its blocks",
+            got=type(model).__name__,
+            remedy="localize it before compiling",
+        )
     if (cuts is None) == (num_modules is None):
         raise BadSplit("give either cuts or num_modules", got=f"cuts={cuts}, num_modules={num_modules}")
     _check_runs(model, inputs)
@@ -149,7 +157,8 @@ def _check_runs(model: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 def _kind(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     tensors = [(tuple(x.shape[1:]), x.dtype) for x in tree_leaves(inputs) if isinstance(x, Tensor)]
-    return (model.training, *tensors)
+    modes = tuple(module.training for module in model.modules())
+    return (modes, autocast_state(), *tensors)
 
 
 def _describe(first: Program, cuts: tuple[str, ...], parts: Sequence[Part], notes: list[str]) -> Split:
@@ -164,6 +173,11 @@ def _describe(first: Program, cuts: tuple[str, ...], parts: Sequence[Part], note
         notes = [
             *notes,
             "forward uses tensors that are neither parameters nor buffers: they are kept as recorded",
+        ]
+    if first.draws_outside_torch:
+        notes = [
+            *notes,
+            "forward draws from Python's or NumPy's random numbers: what they decide between blocks is kept",
         ]
     empty = [k + 1 for k, part in enumerate(parts) if next(part.parameters(), None) is None]
     if empty:

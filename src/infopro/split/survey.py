@@ -16,6 +16,8 @@ from infopro.split.record import intercept_calls, undisturbed
 
 __all__ = ["Survey", "survey"]
 
+_SAMPLES = 7  # a batch size that is rarely another dimension's
+
 
 @dataclass
 class _Life:
@@ -35,6 +37,9 @@ class Survey:
     )  # name -> number of operations before the module returned
     calls: dict[str, int] = field(default_factory=dict)
     lives: dict[int, _Life] = field(default_factory=dict)
+    batch_first: dict[str, bool] = field(
+        default_factory=dict
+    )  # name -> dimension 0 of all it returns is the batch
 
     def crossing(self, name: str) -> int:
         """How many differentiable tensors are alive when a module returns."""
@@ -83,13 +88,15 @@ class _Surveyor(TorchFunctionMode):
         if name:
             self.survey.ends[name] = self.position + 1
             self.survey.calls[name] = self.survey.calls.get(name, 0) + 1
+            tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            self.survey.batch_first[name] = all(t.dim() > 0 and t.shape[0] == _SAMPLES for t in tensors)
         return result
 
 
 def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
-    """Run `model` once on two samples and note, for each module, when it ends and what is alive then."""
+    """Run `model` once on a few samples and note, for each module, when it ends and what is alive then."""
     surveyor = _Surveyor(model)
     with undisturbed(model), intercept_calls(surveyor.call), surveyor:
-        result = model(*resized(inputs, 2))
+        result = model(*resized(inputs, _SAMPLES))
     surveyor.read(result, surveyor.position + 1)
     return surveyor.survey

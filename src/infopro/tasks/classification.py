@@ -124,7 +124,7 @@ def _all_logits(output: Any) -> list[Tensor]:
 
 
 def _image_problems(images: Tensor) -> list[BadInput]:
-    if not images.is_floating_point():
+    if images.dtype == torch.uint8:
         return [BadInput("images are not floating point", got=images.dtype, remedy="divide them by 255")]
     if images.ndim < 2 or not images.numel():
         return [BadInput("images form no batch", got=f"shape {list(images.shape)}", allowed="[N, C, H, W]")]

@@ -155,5 +155,5 @@ def _refuse_divergence(losses: tuple[dict[str, float], ...], epoch: int) -> None
                 raise Diverged(
                     f"the {name} loss of module {index + 1} is not finite in epoch {epoch}",
                     got=value,
-                    remedy="lower --learning-rate or that module's weight; the last checkpoint is intact",
+                    remedy="lower --learning-rate or that module's weight, with another --output",
                 )

@@ -43,16 +43,19 @@ class RunFolder:
         return cls(path)
 
     @staticmethod
-    def require_new(path: Path) -> None:
+    def require_new(path: Path, *, remedy: str = "pass --resume to continue it, or another --output") -> None:
         """Refuse a folder that holds anything.
 
         Raises:
-            BadRun: the folder exists and is not empty.
+            BadRun: the folder exists and is not empty, or cannot be looked into.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise BadRun(
-                "the run folder exists", got=path, remedy="pass --resume to continue it, or another --output"
-            )
+        try:
+            taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        except OSError as error:
+            raise BadRun("the folder cannot be used", got=error, remedy="pass another --output") from error
+        if taken:
+            what = "the run folder exists" if path.is_dir() else "a file stands where the folder would be"
+            raise BadRun(what, got=path, remedy=remedy if path.is_dir() else "pass another --output")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
