@@ -209,3 +209,58 @@ def test_help_explains_every_option(arguments, capsys):
 def test_without_a_command_help_is_shown(capsys):
     assert main([]) == 2
     assert "demo" in capsys.readouterr().out
+
+
+def test_a_value_that_looks_like_a_recipe_is_no_recipe(tmp_path, monkeypatch):
+    """--output comes first and has a recipe's name; the recipe is what stands alone."""
+    monkeypatch.chdir(tmp_path)
+    options = ["--output", "digits-demo-k4-dgl", "digits-demo-k4-greedy", "--epochs", "1", *TINY]
+    assert main(["train", *options]) == 0
+    configuration = json.loads((tmp_path / "digits-demo-k4-dgl" / "config.json").read_text())
+    assert configuration["objective"] == "greedy"
+
+
+def test_a_recipe_named_in_a_file_is_used(tmp_path):
+    written = tmp_path / "my.yaml"
+    written.write_text("recipe: digits-demo-k4-greedy\nepochs: 1\n")
+    assert main(["train", "--config", str(written), *TINY, "--output", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "demo_resnet"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["name"] == "digits-demo-k4-greedy"
+
+
+def test_a_log_that_lacks_epochs_is_not_continued(run, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").unlink()
+    assert train("--epochs", "2", "--resume", output=tmp_path / "run") == 2
+    assert "log.jsonl lacks epochs" in capsys.readouterr().err
+
+
+UNUSABLE = {
+    "random bytes as configuration": ["train", "--config", "bytes.yaml"],
+    "a file in the folder's way": ["demo", "--output", "bytes.yaml/out"],
+    "a very long name": ["train", RECIPE, "--output", "x" * 300],
+    "too few images to show": ["demo", "--output", "out", "--train-size", "64", "--test-size", "1"],
+    "one image a step": ["train", "digits-demo-k4-dgl", "--batch-size", "1"],
+    "fewer than no workers": ["train", RECIPE, "--num-workers", "-1"],
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable_files_and_numbers_end_in_one_line(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bytes.yaml").write_bytes(bytes(range(128, 256)))
+    assert main(UNUSABLE[case]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("infopro: ")
+    assert [file.name for file in tmp_path.iterdir()] == ["bytes.yaml"]
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} -m infopro list recipes | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from infopro import cli, data, heads, models, objectives, recipes
+from infopro.options import configuration
+from infopro.options import parse as parse_options
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")])
@@ -57,12 +59,12 @@ def run_python(page, folder):
 
 def parse(arguments):
     """What `infopro` would be asked to do; raises InfoProError where it would refuse before any work."""
-    options = cli._parser(cli._recipe_named_in(arguments)).parse_args(cli._expanded(arguments))
+    options, _ = parse_options(arguments)
     assert options.command is not None, arguments
     if options.command == "list":
         cli._list(options.list)
     if options.command == "train":
-        config = cli._config(options.train)
+        config = configuration(options.train)
         recipes.check(config)
         assert config.model in models.list_models(), config.model
         assert config.data in data.list_data() or "/" in config.data or config.data.endswith(".npz")
@@ -227,7 +229,7 @@ def test_every_data_set_is_described():
         "infopro train --batchsize 3",
         "infopro train --model timm/resnet51",
         "infopro train --data cifar11",
-        "infopro train cifar10-resnet32-k4-greedy --num-modules 8",
+        "infopro train cifar10-resnet32-k4-greedy --cuts layer1.0 --num-modules 8",
         "infopro list recipies",
         "infopro",
         "python examples/none.py",

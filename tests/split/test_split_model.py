@@ -271,3 +271,83 @@ def test_train_and_eval_mode_are_recorded_apart():
     found = chained(split, (x,))
     torch.manual_seed(0)
     assert torch.equal(found, model(x))
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x * 2
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * 2
+
+
+def test_a_custom_autograd_function_between_blocks_is_refused_not_mistrained():
+    class Custom(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.third(self.second(Doubled.apply(self.first(x))))
+
+    with pytest.raises(NotSplittable, match="gradients differ"):
+        split_model(Custom(), torch.randn(4, 4), cuts=["second"])
+
+
+def test_autocast_is_part_of_what_is_recorded():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.position = nn.Parameter(torch.randn(1, 4))
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.second(x + self.position.to(x.dtype))
+
+    model, x = Positions(), torch.randn(3, 4)
+    split = split_model(model, x, cuts=["first"])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(chained(split, (x,)), model(x))
+
+
+def test_a_batch_on_another_dimension_is_refused():
+    class SequenceFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Linear(4, 8)
+            self.layers = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16) for _ in range(3))
+
+        def forward(self, x):
+            x = self.embed(x).transpose(0, 1)
+            for layer in self.layers:
+                x = layer(x)
+            return x.transpose(0, 1)
+
+    with pytest.raises(BadSplit, match="not the batch"):
+        split_model(SequenceFirst(), torch.randn(2, 5, 4), cuts=["layers.0"])
+
+
+def test_other_random_streams_are_left_alone_and_noted():
+    import random
+
+    class LayerDrop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            random.random()
+            return self.second(self.first(x))
+
+    state = random.getstate()
+    notes = split_model(LayerDrop(), torch.randn(2, 4), cuts=["first"]).description.notes
+    assert random.getstate() == state
+    assert any("Python's or NumPy's random numbers" in note for note in notes)
+
+
+def test_compiled_networks_are_refused_with_the_remedy():
+    with pytest.raises(NotSplittable, match="before compiling"):
+        split_model(torch.compile(cifar_resnet(20, 10)), torch.randn(2, 3, 32, 32), num_modules=2)
