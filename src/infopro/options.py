@@ -29,6 +29,7 @@ def parse(arguments: list[str]) -> tuple[Any, Any]:
 
 
 def make_parser(recipe_config: Any) -> Any:
+    """The command line's parser; a mistake becomes a BadConfiguration instead of usage and traceback."""
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
@@ -152,6 +153,7 @@ def _recipe_written_in(file: str | None) -> str | None:
 
 
 def configuration(options: Any) -> Any:
+    """The run's configuration from the options of `train`."""
     from infopro.recipes import RunConfig, load
 
     values = {field.name: getattr(options, field.name) for field in fields(RunConfig)}

@@ -198,6 +198,7 @@ def _writes(target: Any) -> bool:
 
 
 def autocast_state() -> tuple[bool, torch.dtype]:
+    """Whether autocast is on, and to what."""
     kind = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
     return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
