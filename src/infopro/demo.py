@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ _INTRODUCTION = (
     "trained four ways: end to end, and three times cut into 4 modules that never exchange a gradient."
 )
 _SHOWN_IMAGES = 8
+_PROBE_STEPS = 45  # of the decoders trained on frozen features: half an epoch
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _views(session: Session, probed: Sequence[str], decoder_name: str) -> list[R
         local.model,
         local.task,
         blocks=probed,
-        batches=_batches(session.data, config, train=True, epoch=0),
+        batches=islice(_batches(session.data, config, train=True, epoch=0), _PROBE_STEPS),
         images=images,
         decoder_name=decoder_name,
     )
@@ -245,7 +247,7 @@ def _page(data: ImageData, outcomes: Sequence[Outcome], findings: tuple[str, ...
             f"One seed ({seed}), {len(outcomes[-1].result.records)} epochs, {len(data.train):,} training and "
             f"{len(data.test):,} test images: enough to see effects, too little to say how large they are.",
             "InfoPro's reconstructions come from the decoders that it was trained with; for the others a "
-            "decoder of the same form was trained for one epoch on their frozen features.",
+            f"decoder of the same form was trained for {_PROBE_STEPS} steps on their frozen features.",
             f"Saved activations: what autograd keeps for one step of {config.batch_size} images, heads "
             "included.",
         ),
