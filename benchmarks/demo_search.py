@@ -16,7 +16,7 @@ import torch
 
 from infopro import recipes
 from infopro.data import digits_on_photos
-from infopro.training import describe_environment, make_schedule, train
+from infopro.training import describe_environment
 
 RESULTS = Path(__file__).parent / "results" / "demo_search.jsonl"
 GREEDY, CONTROL, INFOPRO = (f"digits-demo-k4-{n}" for n in ("greedy", "no-reconstruction", "infopro-softmax"))
@@ -25,20 +25,7 @@ GREEDY, CONTROL, INFOPRO = (f"digits-demo-k4-{n}" for n in ("greedy", "no-recons
 def held_out_error(config: recipes.RunConfig) -> float:
     data = digits_on_photos(seed=config.seed, holdout=True)
     session = recipes.prepare(config, data, device=torch.device("cpu"))
-    schedule = make_schedule(
-        config.schedule, base=config.learning_rate, epochs=config.epochs, warmup_epochs=config.warmup_epochs
-    )
-    records = train(
-        session.local,
-        data,
-        optimizer=session.optimizer,
-        schedule=schedule,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=session.device,
-    )
-    return records[-1].test_error
+    return recipes.fit(session)[-1].test_error
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from infopro.errors import BadConfiguration, BadRun
 from infopro.memory import summarize_stages
 from infopro.recipes import RunConfig, Session
 from infopro.report import MethodResult, Reconstruction, ReportData
-from infopro.training import RunFolder, TrainingProgress, describe_environment, make_schedule, train
+from infopro.training import RunFolder, TrainingProgress, describe_environment
 from infopro.types import EpochRecord, StageSummary
 
 if TYPE_CHECKING:
@@ -148,23 +148,7 @@ def _train(session: Session, name: str, console: Console) -> list[EpochRecord]:
     config = session.config
     steps = num_batches(session.data.train, batch_size=config.batch_size)
     with TrainingProgress(console, title=name, epochs=config.epochs, steps_per_epoch=steps) as bar:
-        return train(
-            session.local,
-            session.data,
-            optimizer=session.optimizer,
-            schedule=make_schedule(
-                config.schedule,
-                base=config.learning_rate,
-                epochs=config.epochs,
-                warmup_epochs=config.warmup_epochs,
-            ),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=session.device,
-            on_step=bar.on_step,
-            on_epoch=bar.on_epoch,
-        )
+        return recipes.fit(session, on_step=bar.on_step, on_epoch=bar.on_epoch)
 
 
 def _batches(

@@ -26,7 +26,7 @@ def test_nothing_is_overwritten(folder, tmp_path):
         RunFolder.create(folder.path, configuration={}, record={})
     assert folder.configuration == CONFIGURATION
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(BadRun, match="exists|stands where the folder would be"):
+    with pytest.raises(BadRun, match="a file stands where the folder would be"):
         RunFolder.create(tmp_path / "file", configuration={}, record={})
     (tmp_path / "empty").mkdir()
     RunFolder.create(tmp_path / "empty", configuration={}, record={})

@@ -39,6 +39,7 @@ __all__ = [
     "Session",
     "choose_device",
     "evaluate_run",
+    "fit",
     "open_run",
     "prepare",
     "prepare_data",
@@ -164,6 +165,28 @@ def open_run(
     return folder, state.epoch + 1
 
 
+def fit(session: Session, **options: Any) -> list[EpochRecord]:
+    """Train as the configuration says, without a run folder; `options`: see `infopro.training.train`."""
+    config = session.config
+    return train(
+        session.local,
+        session.data,
+        optimizer=session.optimizer,
+        schedule=make_schedule(
+            config.schedule,
+            base=config.learning_rate,
+            epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+        ),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=session.device,
+        precision=_PRECISIONS[config.precision],
+        **options,
+    )
+
+
 def train_run(
     session: Session,
     folder: RunFolder,
@@ -186,21 +209,8 @@ def train_run(
             on_epoch(record)
 
     try:
-        new = train(
-            session.local,
-            session.data,
-            optimizer=session.optimizer,
-            schedule=make_schedule(
-                config.schedule,
-                base=config.learning_rate,
-                epochs=config.epochs,
-                warmup_epochs=config.warmup_epochs,
-            ),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=session.device,
-            precision=_PRECISIONS[config.precision],
+        new = fit(
+            session,
             first_epoch=first_epoch,
             best_test_error=done[-1].best_test_error if done else 100.0,
             num_workers=num_workers,
