@@ -1,13 +1,14 @@
-# make demo   install into .venv and run the demonstration
+# make demo   install into .venv and run the demonstration; again: make demo OUTPUT=another-folder
 # make test   install into .venv and run every test
 PYTHON ?= python3
 VENV := .venv
+OUTPUT ?= infopro-demo
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.demo
-	$(BIN)/infopro demo
+	$(BIN)/infopro demo --output $(OUTPUT)
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
