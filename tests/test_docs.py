@@ -49,12 +49,14 @@ def shell_lines(page):
 
 def run_python(page, folder):
     """Execute the Python blocks of a page in order, in one namespace."""
-    namespace = {"__name__": "__main__"}
+    namespace, executed = {"__name__": "__main__"}, 0
     for line, block in code_blocks(page, "python"):
         code = compile("\n" * line + block, str(page), "exec")  # tracebacks then name the page's own line
         with contextlib.chdir(folder), torch.random.fork_rng():
             torch.manual_seed(0)
             exec(code, namespace)
+        executed += 1
+    return executed
 
 
 def parse(arguments):
@@ -154,7 +156,7 @@ def published_rows(names):
 
 @every_page
 def test_python_blocks_run(page, tmp_path):
-    run_python(page, tmp_path)
+    assert run_python(page, tmp_path) == len(list(code_blocks(page, "python")))
 
 
 @every_page
