@@ -23,7 +23,7 @@ model = infopro.models.create(options.model, num_classes=10, image_size=options.
 images = torch.rand(4, 3, options.image_size, options.image_size)
 labels = torch.tensor([0, 1, 1, 0])
 
-print("blocks that may end a module:", ", ".join(infopro.split.blocks(model, images).units[:-1]))
+print("blocks that may end a module:", ", ".join(infopro.blocks(model, images).units[:-1]))
 local = infopro.localize(
     model,
     images,

@@ -17,9 +17,22 @@ import infopro
 ROOT = Path(infopro.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
-    *("errors", "types", "_plugins", "split", "heads", "tasks", "objectives", "local", "assembly"),
-    *("reference", "check", "memory", "engines", "models", "data", "training", "analysis", "report"),
-    *("recipes", "demo", "options", "cli", "__main__"),
+    *("errors", "types", "_plugins", "splitting", "heads", "tasks", "objectives", "local", "assembly"),
+    *(
+        "reference",
+        "check",
+        "memory",
+        "localization",
+        "layout",
+        "preflight",
+        "engines",
+        "models",
+        "data",
+        "training",
+        "analysis",
+        "report",
+    ),
+    *("recipes", "demo", "network_options", "options", "cli", "__main__"),
 ]
 HEAVY = ("torchvision", "timm", "sklearn", "altair", "jinja2", "PIL", "tensorboard", "matplotlib")
 MOST_LINES = 300  # of a file
@@ -76,12 +89,12 @@ def test_imports_point_one_way(file):
 @pytest.mark.parametrize(
     ("source", "part", "found"),
     [
-        ("from infopro.local import localize", "split", {"local": 1}),
-        ("from infopro import local", "split", {"local": 1}),
+        ("from infopro.local import localize", "splitting", {"local": 1}),
+        ("from infopro import local", "splitting", {"local": 1}),
         ("def f():\n    import infopro.cli as c", "recipes", {"cli": 2}),
-        ("import infopro", "split", {"__init__": 1}),
-        ("from infopro.split import Flow\nimport torch", "split", {}),
-        ("from infopro.errors import BadSplit", "split", {}),
+        ("import infopro", "splitting", {"__init__": 1}),
+        ("from infopro.splitting import Flow\nimport torch", "splitting", {}),
+        ("from infopro.errors import BadSplit", "splitting", {}),
     ],
 )
 def test_a_wrong_import_would_be_found(source, part, found):
@@ -150,7 +163,11 @@ def test_there_are_examples_to_run():
     names = {
         test.name for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples
     }
-    assert {"infopro.assembly.localize", "infopro.check.isolation_check", "infopro.heads.task_head"} <= names
+    assert {
+        "infopro.localization.localize",
+        "infopro.check.isolation_check",
+        "infopro.heads.task_head",
+    } <= names
     assert len(names) >= 20
 
 

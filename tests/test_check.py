@@ -10,7 +10,7 @@ from torch import nn
 import infopro
 from infopro.models.cifar_resnet import CifarResNet
 from infopro.objectives import from_name, list_objectives
-from infopro.split import Flow, Part
+from infopro.splitting import Flow, Part
 
 LOCAL = [name for name in list_objectives() if from_name(name).num_modules is None]
 CHECKS = [infopro.isolation_check, infopro.parity_check]
@@ -23,6 +23,7 @@ def build(name="greedy", num_modules=4):
         CifarResNet(blocks=(2, 1, 1), widths=(4, 8, 8), num_classes=3, in_channels=3),
         torch.rand(2, 3, 16, 16),
         num_modules=objective.num_modules or num_modules,
+        balance="depth",
         objective=objective,
         task=infopro.tasks.Classification(num_classes=3),
     )

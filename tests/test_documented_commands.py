@@ -34,7 +34,8 @@ def few_images(config, *, data_dir, download, device):
 
 def test_the_readme_shows_every_command():
     shown = {words[0] for words in commands()}
-    assert shown == {"list", "train", "evaluate"}  # demo is behind `make demo`, and has its own test
+    # demo is behind `make demo`, and has its own test
+    assert shown == {"list", "train", "evaluate", "plan", "check"}
 
 
 @pytest.fixture

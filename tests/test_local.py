@@ -10,8 +10,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import infopro
-from infopro.errors import BadInput, BadSplit, NotYetSupported
-from infopro.memory import measure_saved_bytes
+from infopro.errors import BadConfiguration, BadInput, BadSplit
+from infopro.memory import DoesNotFit, measure_saved_bytes
 from infopro.models import cifar_resnet
 from infopro.models.cifar_resnet import CifarResNet
 from infopro.objectives import DGL, EndToEnd, Greedy, InfoPro, from_name, list_objectives
@@ -30,7 +30,7 @@ def build(objective=None, *, model=None, dtype=torch.float32, **where):
         torch.rand(2, *SHAPE, dtype=dtype),
         objective=objective or InfoPro(),
         task=infopro.tasks.Classification(num_classes=3),
-        **(where or {"num_modules": 4}),
+        **(where or {"num_modules": 4, "balance": "depth"}),
     )
 
 
@@ -45,9 +45,9 @@ def batch(size=6, shape=SHAPE):
             Greedy(),
             {"num_modules": None},
             BadSplit,
-            "either cuts or num_modules: got cuts=None, num_modules=N",
+            "give one of num_modules, cuts and memory: got none of them",
         ),
-        (Greedy(), {"num_modules": 2, "cuts": ["layer1"]}, BadSplit, "either cuts or num_modules"),
+        (Greedy(), {"num_modules": 2, "cuts": ["layer1"]}, BadSplit, "give one of num_modules, cuts"),
         (Greedy(), {"num_modules": 9}, BadSplit, "got num_modules=9; allowed: 1 to 5"),
         (EndToEnd(), {"num_modules": 4}, BadSplit, "EndToEnd trains the network as 1 module: got 4 modules"),
         (
@@ -56,8 +56,11 @@ def batch(size=6, shape=SHAPE):
             BadSplit,
             "EndToEnd trains the network as 1 module: got 2 modules",
         ),
-        (Greedy(), {"num_modules": 2, "balance": "time"}, NotYetSupported, "cuts are chosen by depth only"),
-        (Greedy(), {"num_modules": 2, "memory": "8GiB"}, NotYetSupported, "got memory='8GiB'"),
+        (Greedy(), {"num_modules": 2, "balance": "size"}, BadConfiguration, "unknown balance: got 'size'"),
+        (Greedy(), {"num_modules": 2, "memory": "8GiB"}, BadSplit, "got num_modules=2, memory='8GiB'"),
+        (Greedy(), {"num_modules": 0}, BadSplit, "got num_modules=0; allowed: 1 to 5"),
+        (Greedy(), {"memory": "8 lots"}, BadConfiguration, "a memory size cannot be read: got '8 lots'"),
+        (Greedy(), {"memory": "10KiB"}, DoesNotFit, "the parameters and the optimizer state alone need"),
     ],
 )
 def test_contradicting_arguments_are_explained(objective, where, error, message):

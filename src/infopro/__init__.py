@@ -3,12 +3,16 @@
 import importlib
 from types import ModuleType
 
-from infopro import errors, models, objectives, split, tasks
-from infopro.assembly import localize
+from infopro import errors, models, objectives, tasks
 from infopro.check import IsolationReport, ParityReport, isolation_check, parity_check
+from infopro.layout import split
 from infopro.local import LocalModel, LocalStage
+from infopro.localization import localize
+from infopro.memory import plan
 from infopro.objectives import list_objectives
+from infopro.preflight import preflight
 from infopro.reference import reference_backward
+from infopro.splitting import blocks
 from infopro.types import Split, StepOutput
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "ParityReport",
     "Split",
     "StepOutput",
+    "blocks",
     "errors",
     "isolation_check",
     "list_objectives",
@@ -25,6 +30,8 @@ __all__ = [
     "models",
     "objectives",
     "parity_check",
+    "plan",
+    "preflight",
     "reference_backward",
     "split",
     "tasks",
@@ -32,7 +39,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LAZY = ("analysis", "data", "demo", "heads", "memory", "recipes", "report", "training")
+_LAZY = ("analysis", "data", "demo", "heads", "memory", "recipes", "report", "splitting", "training")
 
 
 def __getattr__(name: str) -> ModuleType:

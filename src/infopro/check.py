@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from infopro.local import LocalModel
 from infopro.reference import reference_backward
-from infopro.split.split_model import as_inputs
+from infopro.splitting import as_inputs
 from infopro.types import Batch, StepOutput
 
 __all__ = ["IsolationReport", "ParityReport", "isolation_check", "parity_check", "unchanged"]
@@ -68,23 +68,21 @@ def isolation_check(local: LocalModel, images: Any, targets: Tensor) -> Isolatio
     named = [(name, p) for name, p in local.named_parameters() if p.requires_grad]
     leaks: list[tuple[int, str]] = []
     reached: set[int] = set()
+
+    def differentiate(index: int, losses: Mapping[str, Tensor]) -> None:
+        """The graph stays whole: the stage itself must cut it."""
+        own = {id(p) for p in local.stages[index].parameters()}
+        if not losses["total"].requires_grad:
+            return
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            losses["total"], [p for _, p in named], allow_unused=True, retain_graph=True
+        )
+        got = [pair for pair, gradient in zip(named, found, strict=True) if gradient is not None]
+        reached.update(id(parameter) for _, parameter in got)
+        leaks.extend((index, name) for name, parameter in got if id(parameter) not in own)
+
     with unchanged(local):
-        flow = local._split.start(inputs)
-        for index, stage in enumerate(local.stages):
-            flow, losses = stage(flow, batch)  # the graph stays whole: the stage itself must cut it
-            own = {id(p) for p in stage.parameters()}
-            if not losses["total"].requires_grad:
-                continue
-            parameters = [p for _, p in named]
-            found: tuple[Tensor | None, ...] = torch.autograd.grad(
-                losses["total"], parameters, allow_unused=True, retain_graph=True
-            )
-            for (name, parameter), gradient in zip(named, found, strict=True):
-                if gradient is None:
-                    continue
-                reached.add(id(parameter))
-                if id(parameter) not in own:
-                    leaks.append((index, name))
+        local.walk(inputs, batch, differentiate)
     untrained = tuple(name for name, p in named if id(p) not in reached)
     return IsolationReport(tuple(leaks), untrained)
 

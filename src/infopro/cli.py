@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,18 @@ def _fail(message: str) -> int:
 
 def _run(arguments: list[str]) -> int:
     options, parser = parse(arguments)
-    commands = {"demo": _demo, "train": _train, "evaluate": _evaluate, "list": _list}
+    commands: dict[str, Callable[[Any], int | None]] = {
+        "demo": _demo,
+        "train": _train,
+        "evaluate": _evaluate,
+        "list": _list,
+        "plan": _plan,
+        "check": _check,
+    }
     if options.command is None:
         parser.print_help()
         return 2
-    commands[options.command](options[options.command])
-    return 0
+    return commands[options.command](options[options.command]) or 0
 
 
 def _demo(options: Any) -> None:
@@ -139,6 +145,45 @@ def _list(options: Any) -> None:
         raise UnknownName(options.kind.removesuffix("s"), options.pattern, listings[options.kind]())
     for name in names:
         print(f"{name}{recipes.published_beside(name) if options.kind == 'recipes' else ''}")
+
+
+def _plan(options: Any) -> None:
+    from infopro.memory import plan
+    from infopro.network_options import example_input, network, objective, planned_batch
+
+    with _console().status(f"planning {options.model}: every step runs once, on fake tensors"):
+        found = plan(
+            network(options),
+            example_input(options),
+            num_modules=options.num_modules or (2, 3, 4, 8, 16),
+            batch_size=planned_batch(options),
+            objective=objective(options),
+            optimizer=options.optimizer,
+            precision=options.precision,
+            balance=options.balance,
+            granularity=options.granularity,
+            memory=options.memory,
+            device=options.device,
+        )
+    print(found)
+
+
+def _check(options: Any) -> int:
+    from infopro.network_options import example_input, network, objective
+    from infopro.preflight import preflight
+
+    with _console().status(f"checking {options.model}"):
+        found = preflight(
+            network(options),
+            example_input(options, real=True),
+            num_modules=None if options.cuts is not None else options.num_modules,
+            cuts=options.cuts,
+            balance=options.balance,
+            granularity=options.granularity,
+            objective=objective(options),
+        )
+    print(found)
+    return 0 if found else 2
 
 
 def _console() -> Any:

@@ -13,6 +13,7 @@ __all__ = [
     "BadSplit",
     "InfoProError",
     "MissingPackage",
+    "NotReplayable",
     "NotSplittable",
     "NotYetSupported",
     "UnknownName",
@@ -62,6 +63,10 @@ class BadSplit(InfoProError):
 
 class NotSplittable(InfoProError):
     """A network whose forward cannot be recorded soundly; the message says why and what to change."""
+
+
+class NotReplayable(NotSplittable):
+    """A forward that cannot be recorded soundly, but may be run live, in one process; see `localize`."""
 
 
 class NotYetSupported(InfoProError):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from infopro.errors import BadInput
 from infopro.objectives import StageObjective
-from infopro.split import Flow, Part, SplitModel
-from infopro.split.split_model import as_inputs
+from infopro.splitting import Flow, LiveSplit, Part, SplitModel, as_inputs
 from infopro.tasks import Task
 from infopro.types import Batch, Split, StageContext, StepOutput
 
@@ -48,14 +47,21 @@ class LocalModel(nn.Module):
     `parameters()` are the network's and the heads'. Calling it, evaluating and saving go to `model`.
     """
 
-    def __init__(self, split: SplitModel, stages: Sequence[LocalStage], task: Task):
+    def __init__(
+        self,
+        split: SplitModel | LiveSplit,
+        stages: Sequence[LocalStage],
+        task: Task,
+        *,
+        checked: bool = False,
+    ):
         super().__init__()
         self.model = split.model
         self.heads = nn.ModuleList(stage.objective for stage in stages)
         self.task = task
         self.stages = tuple(stages)  # a tuple: their blocks are registered once, under `model`
         self._split = split
-        self._checked = False
+        self._checked = checked
 
     @property
     def split(self) -> Split:
@@ -90,16 +96,29 @@ class LocalModel(nn.Module):
         if not self._checked:
             self.check(inputs, targets)
         batch = Batch(images=inputs[0], targets=targets)
-        flow, losses = self._split.start(inputs), []
-        for index, stage in enumerate(self.stages):
-            flow, stage_losses = stage(flow, batch)
+        losses: list[dict[str, Tensor]] = []
+
+        def learn(index: int, stage_losses: Mapping[str, Tensor]) -> None:
             _differentiate(stage_losses["total"])
             losses.append({name: value.detach() for name, value in stage_losses.items()})
-            flow = flow.detached()
             if on_stage_done is not None:
                 on_stage_done(index)
-        logits = self.task.logits(self.stages[-1].part.result(flow))
-        return StepOutput(tuple(losses), logits.detach())
+
+        output = self.walk(inputs, batch, learn)
+        return StepOutput(tuple(losses), self.task.logits(output).detach())
+
+    def walk(
+        self, inputs: tuple[Any, ...], batch: Batch, learn: Callable[[int, Mapping[str, Tensor]], object]
+    ) -> Any:
+        """Run the modules in turn, with `learn(index, losses)` behind each; returns the network's result."""
+        if isinstance(self._split, LiveSplit):
+            objectives = [stage.objective for stage in self.stages]
+            return self._split.run(inputs, lambda k, features: learn(k, objectives[k](features, batch)))
+        flow = self._split.start(inputs)
+        for index, stage in enumerate(self.stages):
+            flow, losses = stage(flow, batch)  # which detaches what it reads
+            learn(index, losses)
+        return self.stages[-1].part.result(flow)
 
     def check(self, images: Any, targets: Tensor) -> None:
         """Find out whether a batch can be trained on; `backward` asks once, for the first batch it gets.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from infopro.errors import BadConfiguration
+from infopro.network_options import add_check, add_plan
 
 __all__ = ["LISTS", "configuration", "expanded", "make_parser", "parse", "recipe_named_in"]
 
@@ -51,6 +52,8 @@ def make_parser(recipe_config: Any) -> Any:
     _add_train(commands, Parser, recipe_config)
     _add_evaluate(commands, Parser)
     _add_list(commands, Parser)
+    add_plan(commands, Parser)
+    add_check(commands, Parser)
     return parser
 
 

@@ -87,7 +87,7 @@ def test_one_module_equals_a_direct_count(size):
 
 def test_measuring_leaves_no_trace():
     torch.manual_seed(0)
-    local = localize(cifar_resnet(20, 3), (3, 16, 16), num_modules=4, objective=InfoPro())
+    local = localize(cifar_resnet(20, 3), (3, 16, 16), num_modules=4, balance="depth", objective=InfoPro())
     state = {name: value.clone() for name, value in local.state_dict().items()}
     random_state = torch.get_rng_state()
     first = measure_saved_bytes(local, *batch(3, 16, 16))
@@ -124,7 +124,7 @@ def test_rows_of_the_split():
 
 def test_rows_add_up_to_the_network():
     torch.manual_seed(0)
-    local = localize(cifar_resnet(20, 3), (3, 16, 16), num_modules=4, objective=InfoPro())
+    local = localize(cifar_resnet(20, 3), (3, 16, 16), num_modules=4, balance="depth", objective=InfoPro())
     rows = summarize_stages(local, *batch(3, 16, 16))
     assert sum(row.parameters for row in rows) == sum(p.numel() for p in local.model.parameters())
     total = sum(row.parameters + row.head_parameters for row in rows)

@@ -205,17 +205,35 @@ def test_stepping_each_stage_at_once_equals_one_optimizer_at_the_end(network, na
     assert all(p.grad is None for p in early.parameters())
 
 
+class Table(nn.Module):
+    """A block that returns a view of its parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.position = nn.Parameter(torch.rand(1, 3, SIDE, SIDE))
+
+    def forward(self, x):
+        return self.position[:, :3]
+
+
+class Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = Table()
+        self.first, self.second = block(3, 3), nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, x):
+        position = self.table(x)
+        return self.second(self.first(x + position) + position).mean((2, 3))
+
+
+class GluePositions(Positions):
+    def forward(self, x):
+        position = self.table.position[:, :3] * 2
+        return self.second(self.first(x + position) + position).mean((2, 3))
+
+
 def test_a_view_of_a_parameter_crosses_a_cut_as_it_was_before_the_update():
-    class Positions(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.position = nn.Parameter(torch.rand(1, 3, SIDE, SIDE))
-            self.first, self.second = block(3, 3), nn.Conv2d(3, CLASSES, 1)
-
-        def forward(self, x):
-            position = self.position[:, :3]
-            return self.second(self.first(x + position) + position).mean((2, 3))
-
     torch.manual_seed(0)
     late = localize(Positions(), from_name("greedy"), cuts=["first"])
     early = copy.deepcopy(late)
@@ -223,6 +241,40 @@ def test_a_view_of_a_parameter_crosses_a_cut_as_it_was_before_the_update():
     expected = late.backward(*batch())
     found = early.backward(*batch(), on_stage_done=lambda index: optimizers[index].step())
     assert torch.equal(expected.logits, found.logits)
+
+
+def test_what_glue_computes_from_parameters_alone_is_trained_by_every_module_that_reads_it():
+    torch.manual_seed(0)
+    local = localize(GluePositions(), from_name("greedy"), cuts=["first"])
+    assert local.split.carried == (0,), "it is computed again, not carried"
+    assert any("1 parameters are used by several modules" in note for note in local.split.notes)
+    gradients = []
+    position = local.model.table.position
+    local.backward(*batch(), on_stage_done=lambda index: gradients.append(position.grad.clone()))
+    assert not torch.equal(gradients[0], gradients[1]), "the second module's loss adds its gradient"
+    report = infopro.parity_check(local, *batch())
+    assert report.differences == () and report.passed
+    assert infopro.isolation_check(local, *batch()).untrained == ()
+
+
+def test_a_live_split_trains_as_a_recorded_one():
+    recorded = build("u-net", from_name("infopro-softmax"), 4)
+    live = localize(
+        copy.deepcopy(recorded.model), from_name("infopro-softmax"), cuts=recorded.split.cuts, record=False
+    )
+    assert live.split.live and live.split.blocks == recorded.split.blocks
+    assert live.split.boundary_shapes == recorded.split.boundary_shapes
+    assert live.split.carried == recorded.split.carried
+    live.load_state_dict(recorded.state_dict())
+    for step in range(2):
+        left, right = recorded.backward(*batch(step)), live.backward(*batch(step))
+        for mine, theirs in zip(left.losses, right.losses, strict=True):
+            assert_same_tensors(mine, theirs)
+    for mine, theirs in zip(recorded.parameters(), live.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+    assert infopro.isolation_check(live, *batch()).isolated
+    parts = [{id(p) for p in stage.part.parameters()} for stage in live.stages]
+    assert [len(p) for p in parts] == [len(list(stage.part.parameters())) for stage in recorded.stages]
 
 
 def momentum(optimizer, model):

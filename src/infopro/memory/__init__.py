@@ -1,6 +1,30 @@
-"""What a training step keeps in memory."""
+"""What a training step keeps in memory: predicted without a GPU, measured, and how cuts divide it."""
 
-from infopro.memory.measure import SavedBytes, measure_saved_bytes, saved_storages
+from infopro.memory.budget import Answer, DoesNotFit, format_bytes, parse_bytes, smallest_num_modules
+from infopro.memory.choose import CutChooser, choose_cuts
+from infopro.memory.measure import Measurement, SavedBytes, measure, measure_saved_bytes, saved_storages
+from infopro.memory.plan import Plan, PlanRow, plan
+from infopro.memory.planner import Planner
 from infopro.memory.stages import summarize_stages
+from infopro.memory.step import StepMemory
 
-__all__ = ["SavedBytes", "measure_saved_bytes", "saved_storages", "summarize_stages"]
+__all__ = [
+    "Answer",
+    "CutChooser",
+    "DoesNotFit",
+    "Measurement",
+    "Plan",
+    "PlanRow",
+    "Planner",
+    "SavedBytes",
+    "StepMemory",
+    "choose_cuts",
+    "format_bytes",
+    "measure",
+    "measure_saved_bytes",
+    "parse_bytes",
+    "plan",
+    "saved_storages",
+    "smallest_num_modules",
+    "summarize_stages",
+]

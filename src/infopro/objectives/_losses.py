@@ -28,7 +28,10 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
     # autocast refuses this loss; computing it in half precision would be wrong besides
     with torch.autocast(decoded.device.type, enabled=False):
         decoded = at_least_float32(decoded)
-        return F.binary_cross_entropy(decoded, images.detach().to(decoded.dtype))
+        loss = F.binary_cross_entropy(decoded, images.detach().to(decoded.dtype))
+        # torch's scalar keeps the memory of all pixels' losses, for as long as it is logged; its clone
+        # does not
+        return loss.clone()
 
 
 def supervised_contrastive(features: Tensor, targets: Tensor, *, temperature: float = 0.07) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 
 from infopro import data as data_sets
 from infopro import models
-from infopro.assembly import localize
 from infopro.data import ImageData
 from infopro.errors import BadConfiguration, BadRun
 from infopro.local import LocalModel
+from infopro.localization import localize
 from infopro.recipes._config import RunConfig, build_objective, check
 from infopro.tasks import Classification
 from infopro.training import (

@@ -3,8 +3,8 @@ import itertools
 import pytest
 
 from infopro.errors import BadSplit
-from infopro.split.blocks import Blocks
-from infopro.split.depth import equal_depth
+from infopro.splitting.blocks import Blocks
+from infopro.splitting.depth import equal_depth
 
 
 def cifar(num_blocks):

@@ -1,8 +1,8 @@
-"""Runs one part of a recorded network with the caller's own modules and parameters."""
+"""One part of a network: the caller's own blocks and parameters, run as the caller's forward runs them."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from infopro.errors import NotSplittable
-from infopro.split._values import decode
-from infopro.split.program import PartProgram, Program, owned_parameters
-from infopro.split.record import Node
+from infopro.splitting._values import decode
+from infopro.splitting.program import Program
+from infopro.splitting.replay import run_node
 
 __all__ = ["Flow", "Part", "start"]
 
@@ -32,6 +31,11 @@ class Flow:
         values = {number: tensor.detach() for number, tensor in self.values.items()}
         return Flow(self.program, values, self.batch_size, self.device)
 
+    def to(self, device: torch.device | str) -> Flow:
+        """The same tensors on another device, where the next part runs."""
+        values = {number: tensor.to(device) for number, tensor in self.values.items()}
+        return Flow(self.program, values, self.batch_size, torch.device(device))
+
 
 def start(program: Program, inputs: tuple[Any, ...]) -> Flow:
     """The flow that the first part reads: the network's inputs."""
@@ -46,24 +50,32 @@ class Part(nn.Module):
 
     Nothing is copied: the blocks and parameters registered here ARE the network's, so `state_dict` keys,
     identities, train/eval modes, hooks and dtypes of the network stay the caller's.
+
+    Args:
+        blocks: qualified names of the modules that this part calls.
+        tensors: qualified names of the parameters and buffers that code between the blocks reads.
     """
 
-    def __init__(self, model: nn.Module, program: PartProgram, index: int):
+    def __init__(self, model: nn.Module, index: int, *, blocks: Iterable[str], tensors: Iterable[str]):
         super().__init__()
         self.index = index
         self._root = (model,)  # a tuple: not registered, the part owns its blocks only
-        for name in program.blocks:
-            self.add_module(name.replace(".", "/"), model.get_submodule(name))
+        for name in blocks:
+            self.add_module(_alias(name), model.get_submodule(name))
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        for name in sorted(owned_parameters(program) & parameters.keys()):
-            self.register_parameter(name.replace(".", "/"), parameters[name])
+        self._glue = tuple(sorted(tensors))
+        for name in self._glue:
+            if name in parameters:
+                self.register_parameter(_alias(name), parameters[name])
 
     def forward(self, flow: Flow) -> Flow:
         """Compute this module on the (detached) flow that the previous one left."""
         program = flow.program.parts[self.index]
         values = {number: flow.values[number] for number in program.needs}
-        for node in program.nodes:
-            self._run(node, values, flow)
+        for node, frees in zip(program.nodes, program.frees, strict=True):
+            run_node(node, values, self._root[0], flow.batch_size, flow.device)
+            for number in frees:
+                values.pop(number, None)
         kept = {number: values[number] for number in program.gives}
         # an optimizer that steps between two modules must not reach what has crossed the cut already
         kept |= {number: kept[number].clone() for number in program.parameter_views}
@@ -79,31 +91,21 @@ class Part(nn.Module):
         """The network's own result, in the network's own structure; only the last part leaves all of it."""
         return decode(flow.program.output, flow.values, self._root[0], flow.batch_size, flow.device)
 
-    def _run(self, node: Node, values: dict[int, Tensor], flow: Flow) -> None:
-        root = self._root[0]
-        args, kwargs = decode((node.args, node.kwargs), values, root, flow.batch_size, flow.device)
-        call = root.get_submodule(node.target) if node.kind == "module" else node.target
-        with torch.set_grad_enabled(torch.is_grad_enabled() and node.grad), _autocast(node, flow.device):
-            result = call(*args, **kwargs)
-        if node.kind == "guard":
-            _check_guard(node, result)
-            return
-        for number, leaf in zip(node.outputs, tree_leaves(result), strict=True):
-            if number is not None:
-                values[number] = leaf
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Part:
+        """Move to another device or dtype, with what the network's glue reads from its own attributes."""
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        for name in self._glue:
+            owner, _, attribute = name.rpartition(".")
+            module = self._root[0].get_submodule(owner)
+            if attribute in module._parameters:
+                module._parameters[attribute] = self._parameters[_alias(name)]
+            elif module._buffers.get(attribute) is not None and not self._contains(module):
+                module._buffers[attribute] = function(module._buffers[attribute])  # type: ignore[arg-type]
+        return self
+
+    def _contains(self, module: nn.Module) -> bool:
+        return any(module is own for block in self.children() for own in block.modules())
 
 
-def _autocast(node: Node, device: torch.device) -> AbstractContextManager[Any]:
-    if node.autocast is None:
-        return nullcontext()
-    enabled, dtype = node.autocast
-    return torch.autocast(device.type, dtype=dtype, enabled=enabled)
-
-
-def _check_guard(node: Node, seen: Any) -> None:
-    if seen != node.outputs:
-        raise NotSplittable(
-            f"forward branches on the value of a tensor ({node.target.__name__}), and the branch changed",
-            got=f"{seen} where {node.outputs} was recorded",
-            remedy="call localize again with such a batch as the example input",
-        )
+def _alias(name: str) -> str:
+    return name.replace(".", "/")

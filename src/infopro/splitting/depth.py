@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from infopro.errors import BadSplit
-from infopro.split.blocks import Blocks
+from typing import Any
 
-__all__ = ["equal_depth"]
+from torch import nn
+
+from infopro.errors import BadSplit
+from infopro.splitting.blocks import Blocks, find_blocks
+
+__all__ = ["equal_depth", "equal_depth_cuts"]
+
+
+def equal_depth_cuts(model: nn.Module, inputs: tuple[Any, ...], num_modules: int) -> list[str]:
+    """The cuts of `equal_depth` for a network.
+
+    Raises:
+        BadSplit: K below 1, or above the number of blocks.
+    """
+    if num_modules < 1:
+        raise BadSplit(
+            "a network has at least one module", got=f"num_modules={num_modules}", allowed="1 or more"
+        )
+    if num_modules == 1:
+        return []
+    return equal_depth(find_blocks(model, inputs, at_least=num_modules), num_modules=num_modules)
 
 
 def equal_depth(blocks: Blocks, *, num_modules: int) -> list[str]:

@@ -1,13 +1,15 @@
+import random
+
 import pytest
 import timm
 import torch
 import torchvision
 from torch import nn
 
-from infopro.errors import BadInput, BadSplit, NotSplittable
+from infopro.errors import BadInput, BadSplit, NotReplayable, NotSplittable, NotYetSupported
 from infopro.models import cifar_resnet
-from infopro.split import blocks, split_model
-from infopro.split.part import Part
+from infopro.splitting import blocks, split_model
+from infopro.splitting.part import Part
 
 
 def chained(split, inputs):
@@ -163,35 +165,107 @@ def test_in_place_write_on_the_boundary_is_reported():
     assert any("module 2 writes in place" in note for note in noted) and not clean
 
 
-def test_a_changed_branch_is_refused_not_replayed():
-    class Branch(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+class Branch(nn.Module):
+    """Branches on a value of its inputs, behind its first block, as masked language models do."""
 
-        def forward(self, x, mask):
-            x = self.first(x)
-            return self.second(x) if mask.all() else self.second(x * mask)
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
 
+    def forward(self, x, mask):
+        x = self.first(x)
+        return self.second(x) if mask.bool().all() else self.second(x * mask)
+
+
+def test_a_new_branch_on_input_values_is_recorded_when_it_comes():
     split = split_model(Branch(), (torch.randn(2, 4), torch.ones(2, 1)), cuts=["first"])
-    with pytest.raises(NotSplittable, match="branch changed"):
-        chained(split, (torch.randn(2, 4), torch.zeros(2, 1)))
+    assert not split.description.live
+    for mask in (torch.ones(3, 1), torch.zeros(3, 1), torch.ones(3, 1)):
+        inputs = (torch.randn(3, 4), mask)
+        assert torch.equal(chained(split, inputs), split.model(*inputs))
+    (programs,) = split._programs.values()
+    assert len(programs) == 2
 
 
-def test_batch_dependent_code_is_refused():
-    class Growing(nn.Module):
+def test_a_branch_that_is_new_in_every_batch_ends_with_the_remedy():
+    class Counting(Branch):
+        def forward(self, x, mask):
+            return self.second(self.first(x)) * int(mask.max())
+
+    split = split_model(Counting(), (torch.randn(2, 4), torch.ones(2, 1)), cuts=["first"])
+    with pytest.raises(NotReplayable, match=r"ever new ways.*record=False"):
+        for value in range(2, 12):
+            split.start((torch.randn(2, 4), torch.full((2, 1), float(value))))
+
+
+class Growing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        for _ in range(x.shape[0]):
+            x = x + 1
+        return self.second(x)
+
+
+class OnActivations(Growing):
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x * 2 if x.sum() > 0 else x)
+
+
+class LayerDrop(Growing):
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x * 2 if random.random() > 0.5 else x)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (Growing, "depend on the batch size"),
+        (OnActivations, "branches on the value of an activation"),
+        (LayerDrop, "Python's or NumPy's random numbers"),
+    ],
+)
+def test_what_cannot_be_replayed_runs_live(network, reason):
+    model = network()
+    state = random.getstate()
+    split = split_model(model, torch.randn(2, 4), cuts=["first"])
+    assert random.getstate() == state
+    assert split.description.live and reason in split.description.notes[0]
+    x, features = torch.randn(3, 4), []
+    result = split.run((x,), lambda stage, h: features.append((stage, h)))
+    random.setstate(state)
+    expected = model(x)
+    random.setstate(state)
+    assert torch.equal(split.run((x,), lambda stage, h: None), expected)
+    assert [stage for stage, _ in features] == [0, 1] and torch.equal(features[0][1], model.first(x))
+    result.sum().backward()
+    assert model.second.weight.grad is not None and model.first.weight.grad is None
+    with pytest.raises(NotYetSupported, match="cannot run apart"):
+        split.start((x,))
+
+
+def test_a_cut_that_this_forward_skips_is_an_error_not_a_silent_merge():
+    class Skipping(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+            self.skip = False
 
         def forward(self, x):
-            x = self.first(x)
-            for _ in range(x.shape[0]):
-                x = x + 1
-            return self.second(x)
+            for index, layer in enumerate(self.layers):
+                x = x if self.skip and index == 1 else layer(x)
+            return x
 
-    with pytest.raises(NotSplittable, match="depend on the batch size"):
-        split_model(Growing(), torch.randn(2, 4), cuts=["first"])
+    model = Skipping()
+    split = split_model(model, torch.randn(2, 4), cuts=["layers.1"], record=False)
+    model.skip = True
+    with pytest.raises(NotSplittable, match=r"did not call the block 'layers.1', which ends module 1"):
+        split.run((torch.randn(2, 4),), lambda stage, h: None)
 
 
 @pytest.mark.parametrize(
@@ -210,13 +284,21 @@ def test_bad_cuts_are_explained(cuts, message):
         split_model(torchvision.models.resnet18(num_classes=10), torch.randn(2, 3, 32, 32), cuts=cuts)
 
 
+def test_unsound_cuts_come_with_sound_ones_nearby():
+    model, images = torchvision.models.resnet18(num_classes=10), torch.randn(2, 3, 32, 32)
+    with pytest.raises(BadSplit, match=r"called 2 times.*sound cuts nearby: layer2\.0, layer2\.1$"):
+        split_model(model, images, cuts=["layer2.0.relu"])
+    with pytest.raises(BadSplit, match=r"no block follows.*sound cuts nearby: layer4\.0$"):
+        split_model(model, images, cuts=["fc"])
+
+
 def test_too_many_modules_and_wrong_inputs_are_explained():
     model = cifar_resnet(20, 10)
     with pytest.raises(BadSplit, match=r"got num_modules=11; allowed: 1 to 10"):
         split_model(model, torch.randn(2, 3, 32, 32), num_modules=11)
     with pytest.raises(BadSplit, match="at least one module"):
         split_model(model, torch.randn(2, 3, 32, 32), num_modules=0)
-    with pytest.raises(BadInput, match=r"cannot take the example input: got shapes \[\(2, 1, 32, 32\)\]"):
+    with pytest.raises(BadInput, match=r"cannot take the example input: got \[2, 1, 32, 32\] float32"):
         split_model(model, torch.randn(2, 1, 32, 32), num_modules=2)
     with pytest.raises(BadInput, match="no tensor with a batch dimension"):
         split_model(model, "image.png", num_modules=2)
@@ -224,18 +306,18 @@ def test_too_many_modules_and_wrong_inputs_are_explained():
 
 def test_a_wrong_recording_would_be_found():
     """The test of the test: verification must fail on parts that compute something else."""
-    from infopro.split.verify import verify
+    from infopro.splitting.verify import verify
 
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
     x = torch.randn(4, 4)
     split = split_model(model, x, cuts=["0"])
-    program = split._programs[next(iter(split._programs))]
+    program = split._programs[next(iter(split._programs))][0]
 
     class Wrong(Part):
         def result(self, flow):
             return super().result(flow) * 1.0001
 
-    wrong = [split.parts[0], Wrong(model, program.parts[1], 1)]
+    wrong = [split.parts[0], Wrong(model, 1, blocks=["1", "2"], tensors=[])]
     with pytest.raises(NotSplittable, match="the result differs"):
         verify(model, wrong, program, (x,))
 
@@ -283,17 +365,56 @@ class Doubled(torch.autograd.Function):
         return gradient * 2
 
 
-def test_a_custom_autograd_function_between_blocks_is_refused_not_mistrained():
-    class Custom(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second, self.third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+def test_checkpointing_around_blocks_is_kept():
+    """As timm's flag does it: each block runs again in the backward pass, and saves its input only."""
+    from infopro.memory import saved_storages
 
-        def forward(self, x):
-            return self.third(self.second(Doubled.apply(self.first(x))))
+    def build(checkpointing):
+        torch.manual_seed(0)
+        model = timm.create_model(
+            "vit_tiny_patch16_224", num_classes=10, img_size=64, depth=4, proj_drop_rate=0.2
+        )
+        model.set_grad_checkpointing(checkpointing)
+        return split_model(model, torch.randn(2, 3, 64, 64), cuts=["blocks.1"])
 
-    with pytest.raises(NotSplittable, match="gradients differ"):
-        split_model(Custom(), torch.randn(4, 4), cuts=["second"])
+    images, found = (torch.randn(3, 3, 64, 64),), {}
+    for checkpointing in (False, True):
+        split = build(checkpointing)
+        torch.manual_seed(1)
+        with saved_storages(split.model) as sizes:
+            result = chained(split, images)
+        result.square().mean().backward()
+        gradients = [p.grad for p in split.parts[-1].parameters()]
+        found[checkpointing] = (result, gradients, sum(sizes.values()))
+    assert torch.equal(found[False][0], found[True][0])
+    assert all(torch.equal(a, b) for a, b in zip(found[False][1], found[True][1], strict=True))
+    assert found[True][2] < found[False][2] / 3
+
+
+def test_checkpointing_around_a_cut_cannot_be_run_live():
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64, depth=4)
+    model.set_grad_checkpointing()
+    with pytest.raises(NotSplittable, match=r"set_grad_checkpointing\(False\)"):
+        split_model(model, torch.randn(2, 3, 64, 64), cuts=["blocks.1"], record=False)
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.third(self.second(Doubled.apply(self.first(x))))
+
+
+def test_a_custom_autograd_function_between_blocks_runs_live():
+    split = split_model(Custom(), torch.randn(4, 4), cuts=["second"])
+    assert split.description.live and "gradients differ" in split.description.notes[0]
+
+
+def test_a_custom_autograd_function_behind_a_cut_is_refused_not_mistrained():
+    with pytest.raises(NotSplittable, match="reaches an earlier one"):
+        split_model(Custom(), torch.randn(4, 4), cuts=["first"])
 
 
 def test_autocast_is_part_of_what_is_recorded():
@@ -330,22 +451,14 @@ def test_a_batch_on_another_dimension_is_refused():
         split_model(SequenceFirst(), torch.randn(2, 5, 4), cuts=["layers.0"])
 
 
-def test_other_random_streams_are_left_alone_and_noted():
-    import random
+class DrawsInside(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * (2 if random.random() > 0.5 else 1)
 
-    class LayerDrop(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
 
-        def forward(self, x):
-            random.random()
-            return self.second(self.first(x))
-
-    state = random.getstate()
-    notes = split_model(LayerDrop(), torch.randn(2, 4), cuts=["first"]).description.notes
-    assert random.getstate() == state
-    assert any("Python's or NumPy's random numbers" in note for note in notes)
+def test_what_blocks_draw_from_other_streams_is_theirs():
+    model = nn.Sequential(nn.Linear(4, 4), DrawsInside(4, 4), nn.Linear(4, 4))
+    assert not split_model(model, torch.randn(2, 4), cuts=["1"]).description.live
 
 
 def test_compiled_networks_are_refused_with_the_remedy():

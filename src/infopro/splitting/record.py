@@ -12,12 +12,25 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from infopro.split._values import Owned, Value, encode
+from infopro.splitting._values import Owned, Value, encode
 
-__all__ = ["Node", "Recording", "ancestors", "autocast_state", "intercept_calls", "record", "undisturbed"]
+__all__ = [
+    "Node",
+    "Recording",
+    "ancestors",
+    "autocast_state",
+    "inside_checkpoint",
+    "intercept_calls",
+    "random_state",
+    "record",
+    "undisturbed",
+    "writes",
+]
 
 # Python looks at a tensor's value: replaying is sound only while the answer stays the same.
 _VALUE_READS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__"}
@@ -35,6 +48,8 @@ class Node:
     outputs: Any  # value numbers (None where no tensor); for a guard, the value that was seen
     grad: bool  # whether gradients were enabled
     autocast: tuple[bool, torch.dtype] | None = None  # only where forward itself changed it
+    draws: bool = False  # whether it drew random numbers: a second run differs
+    checkpointed: bool = False  # a block that forward called inside torch.utils.checkpoint
 
 
 @dataclass
@@ -47,10 +62,9 @@ class Recording:
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     differentiable: set[int] = field(default_factory=set)
     parameter_views: set[int] = field(default_factory=set)  # values that share a parameter's memory
+    passed_on: dict[int, int] = field(default_factory=dict)  # value -> the earlier one that it is, unchanged
     constants: int = 0  # tensors that are neither inputs, parameters, buffers nor results
-    draws_outside_torch: bool = (
-        False  # Python's or NumPy's random numbers: decisions that replay cannot make anew
-    )
+    draws_outside_torch: bool = False  # between blocks, Python's or NumPy's: replay cannot decide anew
 
 
 @contextmanager
@@ -74,11 +88,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         np.random.set_state(numpy)
         with torch.no_grad():
             for buffer, value in buffers.items():
-                buffer.copy_(value)
+                if _differs(buffer, value):  # a write would void what the network keeps for a backward pass
+                    buffer.copy_(value)
         for module, mode in modes:
             module.training = mode
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def _differs(buffer: Tensor, value: Tensor) -> bool:
+    has_values = not isinstance(buffer, FakeTensor) and buffer.device.type != "meta"
+    return has_values and not torch.equal(buffer, value)
 
 
 @contextmanager
@@ -114,15 +134,21 @@ class _Recorder(TorchFunctionMode):
         self.owned = {id(tensor): name for name, tensor in owned}
         self.storages = {_memory(p) for p in model.parameters()} - {None}
         self.numbers: dict[int, int] = {}
+        self.versions: dict[int, int] = {}
         self.kept: list[Any] = []  # ids stay unique only while the tensors live
         self.inside_block = False
         self.ambient = autocast_state()
+        self.other_streams = _other_random_streams()
 
     def number(self, value: Any) -> int | None:
         if not isinstance(value, Tensor) or id(value) in self.owned:
             return None
         self.kept.append(value)
+        earlier = self.numbers.get(id(value))
         number = self.numbers[id(value)] = len(self.kept)
+        self.versions[number] = -number if value.is_inference() else value._version
+        if earlier is not None and self.versions[earlier] == self.versions[number]:
+            self.recording.passed_on[number] = self.recording.passed_on.get(earlier, earlier)
         self.recording.shapes[number] = tuple(value.shape)
         if value.requires_grad and value.is_floating_point():
             self.recording.differentiable.add(number)
@@ -146,13 +172,26 @@ class _Recorder(TorchFunctionMode):
             self.encode(args),
             self.encode(kwargs),
         )  # before: the call may write in place
+        # asked for functions only: outside of __torch_function__ this recorder would record the question
+        before = random_state() if kind == "function" else ()
         result = run(*args, **kwargs)
         outputs = result if kind == "guard" else [self.number(leaf) for leaf in tree_leaves(result)]
-        if kind != "function" or any(outputs) or _writes(target):
+        if kind != "function" or any(outputs) or writes(target):
             state = autocast_state()
             autocast = None if state == self.ambient else state
-            grad = torch.is_grad_enabled()
-            node = Node(kind, target, encoded_args, encoded_kwargs, outputs, grad, autocast)
+            draws = kind == "function" and before != random_state()
+            checkpointed = kind == "module" and inside_checkpoint()
+            node = Node(
+                kind,
+                target,
+                encoded_args,
+                encoded_kwargs,
+                outputs,
+                torch.is_grad_enabled(),
+                autocast,
+                draws,
+                checkpointed,
+            )
             self.recording.nodes.append(node)
         return result
 
@@ -181,18 +220,42 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def _block(self, original: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        self.note_other_draws()
         self.inside_block = True
         try:
             return original(module, *args, **kwargs)
         finally:
             self.inside_block = False
+            self.other_streams = _other_random_streams()
+
+    def note_other_draws(self) -> None:
+        """Blocks may draw from Python's and NumPy's streams; code between them may not: replay misses it."""
+        if _differ(_other_random_streams(), self.other_streams):
+            self.recording.draws_outside_torch = True
 
 
 def _memory(tensor: Tensor) -> int | None:
-    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else None
+    # the handle, not the address: fake tensors have no address
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else None
 
 
-def _writes(target: Any) -> bool:
+def random_state() -> tuple[bytes, ...]:
+    """The state of torch's random streams, to be compared: the CPU's and, where it is in use, the GPU's."""
+    with _disable_current_modes():  # the state is real among fake tensors, too
+        states = [torch.get_rng_state()]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            states.append(torch.cuda.get_rng_state())
+        return tuple(state.numpy().tobytes() for state in states)
+
+
+def inside_checkpoint() -> bool:
+    """Whether what runs now is not kept but will run again in the backward pass."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None and "checkpoint" in getattr(hooks[0], "__qualname__", "")
+
+
+def writes(target: Any) -> bool:
+    """Whether a torch function changes a tensor that it is given, by its name."""
     name = getattr(target, "__name__", "")
     return name in _WRITES or (name.endswith("_") and not name.endswith("__"))
 
@@ -225,8 +288,7 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, opened: set[str]) -> Re
     inputs_numbers = [recorder.number(leaf) for leaf in tree_leaves(inputs)]
     recorder.recording.inputs = [number for number in inputs_numbers if number is not None]
     with undisturbed(model), intercept_calls(recorder.call), recorder:
-        before = _other_random_streams()
         result = model(*inputs)
-        recorder.recording.draws_outside_torch = _differ(_other_random_streams(), before)
+        recorder.note_other_draws()
     recorder.recording.output = recorder.encode(result)
     return recorder.recording

@@ -68,19 +68,30 @@ def decode(
 ) -> Any:
     """The arguments of a recorded call for this batch: the inverse of `encode`."""
 
-    def one(value: Any) -> Any:
+    decoder = _Decoder(values, root, batch_size, device)
+    return tree_map(decoder, tree, is_leaf=lambda value: isinstance(value, Slice))
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """An object: a closure that calls itself is a cycle, and keeps activations until it is collected."""
+
+    values: dict[int, torch.Tensor]
+    root: nn.Module
+    batch_size: int
+    device: torch.device
+
+    def __call__(self, value: Any) -> Any:
         if isinstance(value, Value):
-            return values[value.number]
+            return self.values[value.number]
         if isinstance(value, Owned):
             owner, _, attribute = value.name.rpartition(".")
-            return getattr(root.get_submodule(owner), attribute)
+            return getattr(self.root.get_submodule(owner), attribute)
         if isinstance(value, Affine):
-            return value.slope * batch_size + value.offset
+            return value.slope * self.batch_size + value.offset
         if isinstance(value, Slice):
-            return slice(*(one(part) for part in value))
-        return device if isinstance(value, StageDevice) else value
-
-    return tree_map(one, tree, is_leaf=lambda value: isinstance(value, Slice))
+            return slice(*(self(part) for part in value))
+        return self.device if isinstance(value, StageDevice) else value
 
 
 def value_numbers(tree: Any) -> set[int]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from infopro.errors import NotSplittable
-from infopro.split._values import Affine
-from infopro.split.record import Node, Recording
+from infopro.errors import NotReplayable
+from infopro.splitting._values import Affine
+from infopro.splitting.record import Node, Recording
 
 __all__ = ["merge"]
 
@@ -20,11 +20,11 @@ def merge(recordings: Sequence[Recording], batch_sizes: Sequence[int]) -> Record
     """The common recording, in which every size that changed is `slope * batch + offset`.
 
     Raises:
-        NotSplittable: the calls themselves, or a size in another way than linearly, depend on the batch size.
+        NotReplayable: the calls themselves, or a size in another way than linearly, depend on the batch size.
     """
     first = recordings[0]
     if len({len(r.nodes) for r in recordings}) != 1:
-        raise NotSplittable(
+        raise NotReplayable(
             "the operations of forward depend on the batch size",
             got=f"{[len(r.nodes) for r in recordings]} operations at batch sizes {list(batch_sizes)}",
             remedy="move the batch-dependent code into a block, or train end to end",
@@ -37,7 +37,7 @@ def merge(recordings: Sequence[Recording], batch_sizes: Sequence[int]) -> Record
 def _merge_nodes(nodes: Sequence[Node], batch_sizes: Sequence[int]) -> Node:
     what = f"the call of {getattr(nodes[0].target, '__name__', nodes[0].target)}"
     if any(n.kind != nodes[0].kind or n.target != nodes[0].target for n in nodes):
-        raise NotSplittable("the operations of forward depend on the batch size", got=what)
+        raise NotReplayable("the operations of forward depend on the batch size", got=what)
     parts = {
         name: _merge_trees([getattr(n, name) for n in nodes], batch_sizes, what)
         for name in ("args", "kwargs", "outputs")
@@ -48,7 +48,7 @@ def _merge_nodes(nodes: Sequence[Node], batch_sizes: Sequence[int]) -> Node:
 def _merge_trees(trees: Sequence[Any], batch_sizes: Sequence[int], what: str) -> Any:
     leaves, specs = zip(*(tree_flatten(tree) for tree in trees), strict=True)
     if any(spec != specs[0] for spec in specs):
-        raise NotSplittable("the structure of an argument depends on the batch size", got=what)
+        raise NotReplayable("the structure of an argument depends on the batch size", got=what)
     merged = [_merge_leaf(values, batch_sizes, what) for values in zip(*leaves, strict=True)]
     return tree_unflatten(merged, specs[0])
 
@@ -64,5 +64,5 @@ def _merge_leaf(values: Sequence[Any], batch_sizes: Sequence[int], what: str) ->
             return Affine(slope, offset)
     if any(value != first for value in values):
         seen = f"{what} with {list(values)} at batch sizes {list(batch_sizes)}"
-        raise NotSplittable("forward computes with a number that does not follow the batch size", got=seen)
+        raise NotReplayable("forward computes with a number that does not follow the batch size", got=seen)
     return first
