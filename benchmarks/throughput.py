@@ -42,6 +42,7 @@ def build(objective: infopro.objectives.Objective, num_modules: int, device: tor
         model.to(memory_format=torch.channels_last),
         torch.zeros(2, 3, 32, 32, device=device),
         num_modules=None if objective.num_modules else num_modules,
+        balance="depth",
         objective=objective,
         task=infopro.tasks.Classification(num_classes=10),
     )
