@@ -17,7 +17,18 @@ import infopro
 ROOT = Path(infopro.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
-    *("errors", "types", "_plugins", "splitting", "heads", "tasks", "objectives", "local", "assembly"),
+    *(
+        "errors",
+        "types",
+        "random_streams",
+        "_plugins",
+        "splitting",
+        "heads",
+        "tasks",
+        "objectives",
+        "local",
+        "assembly",
+    ),
     *(
         "reference",
         "check",
@@ -32,7 +43,7 @@ ORDER = [
         "analysis",
         "report",
     ),
-    *("recipes", "demo", "network_options", "options", "cli", "__main__"),
+    *("recipes", "demo", "network_options", "options", "stopping", "train_command", "cli", "__main__"),
 ]
 HEAVY = ("torchvision", "timm", "sklearn", "altair", "jinja2", "PIL", "tensorboard", "matplotlib")
 MOST_LINES = 300  # of a file

@@ -8,19 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from infopro.errors import InfoProError, UnknownName
+from infopro.errors import AlreadyTold, InfoProError, UnknownName
 from infopro.options import configuration, parse
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command: 0 if it did what was asked, 2 for a mistake that its user can mend, 130 for Ctrl-C."""
+    """Run one command: 0 if it did what was asked, 2 for a mistake that its user can mend, 1 for a lost
+    process of a run, 130 for Ctrl-C and 143 for SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)
+    except AlreadyTold as told:
+        return told.exit_status
     except InfoProError as error:
-        return _fail(str(error))
+        return _fail(str(error), status=error.exit_status)
     except BrokenPipeError:  # `infopro list models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -33,13 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, *, status: int = 2) -> int:
     print(f"infopro: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return status
 
 
 def _run(arguments: list[str]) -> int:
-    options, parser = parse(arguments)
+    try:
+        options, parser = parse(arguments)
+    except InfoProError as error:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        raise AlreadyTold(str(error)) from error  # by process 0, which has the same options
     commands: dict[str, Callable[[Any], int | None]] = {
         "demo": _demo,
         "train": _train,
@@ -67,44 +75,10 @@ def _demo(options: Any) -> None:
     )
 
 
-def _train(options: Any) -> None:
-    from infopro import recipes
-    from infopro.data import num_batches
-    from infopro.training import TrainingProgress
+def _train(options: Any) -> int:
+    from infopro.train_command import run
 
-    console, device = _console(), recipes.choose_device(options.device)
-    config = configuration(options)
-    recipes.check(config)
-    name = options.recipe or f"{Path(config.data).stem}-{config.model.replace('/', '-')}-{config.objective}"
-    path = Path(options.output or f"runs/{name}-seed{config.seed}")
-    recipes.refuse_existing(path, resume=options.resume)
-    data_dir = Path(options.data_dir) if options.data_dir else None
-    data = recipes.prepare_data(config, data_dir=data_dir, download=options.download, device=device)
-    session = recipes.prepare(config, data, device=device)
-    folder, first_epoch = recipes.open_run(session, path, name=name, resume=options.resume, data_dir=data_dir)
-    console.print(recipes.describe(session), highlight=False)
-    if first_epoch > 1:
-        console.print(f"resuming after epoch {first_epoch - 1}", highlight=False)
-    steps = num_batches(data.train, batch_size=config.batch_size)
-    with TrainingProgress(
-        console, title=name, epochs=config.epochs, steps_per_epoch=steps, first_epoch=first_epoch
-    ) as bar:
-        records = recipes.train_run(
-            session,
-            folder,
-            first_epoch=first_epoch,
-            num_workers=options.num_workers,
-            on_step=bar.on_step,
-            on_epoch=bar.on_epoch,
-        )
-    last = records[-1]
-    console.print(
-        f"test error {last.test_error:.2f} % after the last epoch, "
-        f"{last.best_test_error:.2f} % after the best one"
-        f"{recipes.published_beside(options.recipe, config)}\nwrote {path}/",
-        highlight=False,
-        soft_wrap=True,
-    )
+    return run(options, configuration(options), _console())
 
 
 def _evaluate(options: Any) -> None:

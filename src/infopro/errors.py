@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AlreadyTold",
     "BadConfiguration",
     "BadData",
     "BadInput",
@@ -16,6 +17,7 @@ __all__ = [
     "NotReplayable",
     "NotSplittable",
     "NotYetSupported",
+    "StageLost",
     "UnknownName",
 ]
 
@@ -23,10 +25,14 @@ __all__ = [
 class InfoProError(ValueError):
     """A mistake that the caller can mend; the command line prints it as one line and exits with status 2.
 
+    `exit_status` is what the command line ends with.
+
     Example:
         >>> str(InfoProError("batch size is not positive", got=0, allowed="1 or more", remedy="pass 64"))
         'batch size is not positive: got 0; allowed: 1 or more; pass 64'
     """
+
+    exit_status = 2
 
     def __init__(
         self, what: str, *, got: object = None, allowed: str | None = None, remedy: str | None = None
@@ -38,6 +44,20 @@ class InfoProError(ValueError):
         if remedy is not None:
             parts.append(remedy)
         super().__init__("; ".join(parts))
+
+
+class AlreadyTold(InfoProError):
+    """What another process of the same run has printed: this one ends without a word."""
+
+    def __init__(self, what: str, *, exit_status: int = 2):
+        super().__init__(what)
+        self.exit_status = exit_status
+
+
+class StageLost(InfoProError):
+    """Another process of the run is gone, or hangs; the message names its module."""
+
+    exit_status = 1
 
 
 class UnknownName(InfoProError):

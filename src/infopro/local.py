@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from infopro.errors import BadInput
 from infopro.objectives import StageObjective
+from infopro.random_streams import seed_stage
 from infopro.splitting import Flow, LiveSplit, Part, SplitModel, as_inputs
 from infopro.tasks import Task
 from infopro.types import Batch, Split, StageContext, StepOutput
 
-__all__ = ["LocalModel", "LocalStage"]
+__all__ = ["LocalModel", "LocalStage", "differentiate"]
 
 
 class LocalStage(nn.Module):
@@ -34,9 +35,16 @@ class LocalStage(nn.Module):
         """The auxiliary nets, by the name of the loss that they compute; empty for the last stage."""
         return self.objective.heads
 
-    def forward(self, flow: Flow, batch: Batch) -> tuple[Flow, Mapping[str, Tensor]]:
-        """Run the module on what the previous one left; no gradient will reach that one."""
+    def forward(
+        self, flow: Flow, batch: Batch, pass_on: Callable[[Flow], object] | None = None
+    ) -> tuple[Flow, Mapping[str, Tensor]]:
+        """Run the module on what the previous one left; no gradient will reach that one.
+
+        `pass_on` gets what the module leaves before any head runs: its successor need not wait for them.
+        """
         flow = self.part(flow if self.context.index == 0 else flow.detached())
+        if pass_on is not None:
+            pass_on(flow)
         features = self.part.result(flow) if self.context.is_last else self.part.boundary(flow)
         return flow, self.objective(features, batch)
 
@@ -73,7 +81,12 @@ class LocalModel(nn.Module):
         return self.model(*inputs)
 
     def backward(
-        self, images: Any, targets: Tensor, *, on_stage_done: Callable[[int], object] | None = None
+        self,
+        images: Any,
+        targets: Tensor,
+        *,
+        seed: int | None = None,
+        on_stage_done: Callable[[int], object] | None = None,
     ) -> StepOutput:
         """One local step, module by module: gradients are added to `.grad`, as `loss.backward()` does.
 
@@ -82,6 +95,7 @@ class LocalModel(nn.Module):
         Args:
             images: [N, C, H, W] normalised as the task says, or a tuple of the network's inputs.
             targets: what the task's loss takes, class labels [N] for classification.
+            seed: module k then draws (dropout) from `stage_seed(seed, k)`, as it does in its own process.
             on_stage_done: called with the index of each stage once its gradients are complete, so that its
                 optimizer may step and its gradients be freed before the next stage runs.
 
@@ -93,17 +107,18 @@ class LocalModel(nn.Module):
             raise BadInput("gradients are switched off", remedy="call backward outside of torch.no_grad()")
         inputs = as_inputs(images)
         self._check_size(inputs[0])
-        if not self._checked:
-            self.check(inputs, targets)
+        self.check_once(inputs, targets)
         batch = Batch(images=inputs[0], targets=targets)
         losses: list[dict[str, Tensor]] = []
 
         def learn(index: int, stage_losses: Mapping[str, Tensor]) -> None:
-            _differentiate(stage_losses["total"])
+            differentiate(stage_losses["total"])
             losses.append({name: value.detach() for name, value in stage_losses.items()})
             if on_stage_done is not None:
                 on_stage_done(index)
+            seed_stage(seed, index + 1)
 
+        seed_stage(seed, 0)
         output = self.walk(inputs, batch, learn)
         return StepOutput(tuple(losses), self.task.logits(output).detach())
 
@@ -114,11 +129,20 @@ class LocalModel(nn.Module):
         if isinstance(self._split, LiveSplit):
             objectives = [stage.objective for stage in self.stages]
             return self._split.run(inputs, lambda k, features: learn(k, objectives[k](features, batch)))
-        flow = self._split.start(inputs)
+        flow = self.start(inputs)
         for index, stage in enumerate(self.stages):
             flow, losses = stage(flow, batch)  # which detaches what it reads
             learn(index, losses)
         return self.stages[-1].part.result(flow)
+
+    def start(self, inputs: tuple[Any, ...]) -> Flow:
+        """What the first stage reads; raises NotYetSupported where stages run together only."""
+        return self._split.start(inputs)
+
+    def check_once(self, images: Any, targets: Tensor) -> None:
+        """`check` for the first batch, nothing for those after it."""
+        if not self._checked:
+            self.check(images, targets)
 
     def check(self, images: Any, targets: Tensor) -> None:
         """Find out whether a batch can be trained on; `backward` asks once, for the first batch it gets.
@@ -145,7 +169,8 @@ class LocalModel(nn.Module):
             )
 
 
-def _differentiate(loss: Tensor) -> None:
+def differentiate(loss: Tensor) -> None:
+    """Run backward through one module and its heads."""
     if loss.requires_grad:  # a stage may be frozen
         # backward follows the forward's dtypes by itself
         with torch.autocast(loss.device.type, enabled=False):

@@ -10,10 +10,11 @@ from typing import Any, get_type_hints
 from infopro.errors import BadConfiguration
 from infopro.network_options import add_check, add_plan
 
-__all__ = ["LISTS", "configuration", "expanded", "make_parser", "parse", "recipe_named_in"]
+__all__ = ["DEFAULT_QUEUE", "LISTS", "configuration", "expanded", "make_parser", "parse", "recipe_named_in"]
 
+DEFAULT_QUEUE = 2  # batches under way between two processes
 LISTS = ("recipes", "models", "data", "objectives", "heads", "decoders", "tasks")
-_SWITCHES = ("--download", "--resume", "--print_config", "--help", "-h")  # options without a value
+_SWITCHES = ("--download", "--resume", "--shard", "--print_config", "--help", "-h")  # options without a value
 _SEQUENCES = ("cuts", "reconstruction-weight", "task-weight")  # a,b,c is short for [a,b,c]
 
 
@@ -91,8 +92,26 @@ def _add_train(commands: Any, parser_class: Any, recipe_config: Any) -> None:
         )
     train.add_argument("--output", type=str, default=None, help="run folder (default: runs/RECIPE-seedN)")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    _add_processes(train)
     _add_data_and_device(train)
     commands.add_subcommand("train", train, help="train a network, module by module or end to end")
+
+
+def _add_processes(train: Any) -> None:
+    from jsonargparse.typing import PositiveFloat, PositiveInt
+
+    train.add_argument(
+        "--queue",
+        type=PositiveInt,
+        default=DEFAULT_QUEUE,
+        help="batches under way to the next process before one waits",
+    )
+    train.add_argument(
+        "--shard", action="store_true", help="share parameters out over the processes of a module (FSDP)"
+    )
+    train.add_argument(
+        "--timeout", type=PositiveFloat, default=300.0, help="seconds without a sign after which a run ends"
+    )
 
 
 def _add_evaluate(commands: Any, parser_class: Any) -> None:

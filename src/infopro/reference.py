@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from infopro.local import LocalModel
+from infopro.local import LocalModel, differentiate
+from infopro.random_streams import seed_stage
 from infopro.splitting import as_inputs
 from infopro.splitting.live import run_live
 from infopro.types import Batch, StepOutput
@@ -19,8 +19,10 @@ from infopro.types import Batch, StepOutput
 __all__ = ["reference_backward"]
 
 
-def reference_backward(local: LocalModel, images: Any, targets: Tensor) -> StepOutput:
-    """The same step as `local.backward`, computed from the network's own forward.
+def reference_backward(
+    local: LocalModel, images: Any, targets: Tensor, *, seed: int | None = None
+) -> StepOutput:
+    """The same step as `local.backward`, computed from the network's own forward; `seed` as there.
 
     Example:
         >>> import infopro
@@ -33,10 +35,10 @@ def reference_backward(local: LocalModel, images: Any, targets: Tensor) -> StepO
 
     def learn(index: int, features: Any) -> None:
         stage_losses = local.stages[index].objective(features, batch)
-        if stage_losses["total"].requires_grad:
-            with torch.autocast(stage_losses["total"].device.type, enabled=False):
-                torch.autograd.backward(stage_losses["total"])
+        differentiate(stage_losses["total"])
         losses.append({name: value.detach() for name, value in stage_losses.items()})
+        seed_stage(seed, index + 1)
 
+    seed_stage(seed, 0)
     output = run_live(local.model, inputs, cuts=local.split.cuts, learn=learn)
     return StepOutput(tuple(losses), local.task.logits(output).detach())

@@ -19,14 +19,19 @@ every_objective = pytest.mark.parametrize("name", list_objectives())
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def build(name, layout="map"):
+def build(name, layout="map", **options):
     """A stage in the middle of a network, or the only one where the method allows no other."""
     torch.manual_seed(0)
-    objective = from_name(name)
+    objective = from_name(name, **options)
     num_stages = objective.num_modules or 3
     index = min(1, num_stages - 1)
     context = StageContext(index, num_stages, feature_shape(name, layout), IMAGE_SHAPE)
     return objective.build(context, Classification(num_classes=CLASSES))
+
+
+def last_stage(name):
+    context = StageContext(0, 1, (CLASSES,), IMAGE_SHAPE)
+    return from_name(name).build(context, Classification(num_classes=CLASSES))
 
 
 def feature_shape(name, layout):
@@ -64,8 +69,7 @@ def test_losses_carry_the_names_of_the_heads(name):
 
 @every_objective
 def test_last_stage_has_no_heads(name):
-    context = StageContext(0, 1, (CLASSES,), IMAGE_SHAPE)
-    stage = from_name(name).build(context, Classification(num_classes=CLASSES))
+    stage = last_stage(name)
     assert list(stage.parameters()) == [] and len(stage.heads) == 0
 
 
@@ -84,6 +88,24 @@ def test_batch_is_neither_changed_nor_differentiated(name):
     assert torch.equal(seen.images, batch().images)
     assert torch.equal(seen.targets, batch().targets)
     assert seen.images.grad is None
+
+
+@every_objective
+@pytest.mark.parametrize("last", [False, True])
+def test_images_that_are_not_read_change_no_loss(name, last):
+    stage = last_stage(name) if last else build(name)
+    if stage.reads_images:
+        return
+    features = torch.rand(BATCH, CLASSES) if last else features_of(name)
+    unreadable = Batch(images=torch.full_like(batch().images, torch.nan), targets=batch().targets)
+    losses, same = stage(features, batch()), stage(features, unreadable)
+    assert losses.keys() == same.keys() and all(torch.equal(losses[loss], same[loss]) for loss in losses)
+
+
+def test_only_a_decoder_reads_images():
+    assert build("infopro-softmax").reads_images and build("infopro-contrast").reads_images
+    assert not build("greedy").reads_images and not last_stage("infopro-softmax").reads_images
+    assert not build("infopro-softmax", reconstruction_weight=None).reads_images
 
 
 @every_objective

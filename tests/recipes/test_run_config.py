@@ -57,6 +57,9 @@ def test_a_configuration_is_frozen_and_takes_keywords_only() -> None:
         ("task_head", "9c9f"),
         ("decoder", "none-such"),
         ("objective", "infopro-kontrast"),
+        ("parallel", "sideways"),
+        ("views", 2),  # which only `cached` reads
+        ("replay", 9),  # which only `decoupled` reads
     ],
 )
 def test_each_value_out_of_range_is_one_problem_that_names_it(field: str, value: object) -> None:
@@ -102,6 +105,19 @@ def test_all_problems_are_raised_at_once() -> None:
     ):
         assert part in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["synchronise_batch_norm", "gather_contrast"])
+def test_what_replicas_share_is_allowed_in_one_process_and_refused_where_there_are_none(name: str) -> None:
+    assert recipes.problems(dataclasses.replace(RunConfig(), **{name: True})) == []
+    (problem,) = recipes.problems(dataclasses.replace(RunConfig(), parallel="cached", **{name: True}))
+    assert problem == f"{name} is set but parallel is 'cached', allowed: none, pipeline, data"
+
+
+@pytest.mark.parametrize("mode", ["pipeline", "cached", "decoupled"])
+def test_one_module_has_nothing_to_run_beside(mode: str) -> None:
+    config = RunConfig(objective="end-to-end", num_modules=1, parallel=mode)  # type: ignore[arg-type]
+    assert recipes.problems(config) == [f"parallel is '{mode}' but num_modules is 1, allowed: none, data"]
 
 
 def test_cuts_that_contradict_the_number_of_modules() -> None:

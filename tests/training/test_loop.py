@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from infopro.data import Augmentation
+from infopro.engines import OneProcess
 from infopro.errors import BadInput
 from infopro.objectives import EndToEnd, Greedy, InfoPro
 from infopro.training import (
     Checkpoint,
     Diverged,
+    Position,
     RunFolder,
     load_checkpoint,
     make_optimizer,
@@ -69,7 +71,8 @@ def test_stopping_after_each_epoch_changes_nothing(tmp_path, data, build, object
         torch.manual_seed(1000 + epoch)
         done = folder.log()
         best = done[-1].best_test_error if done else 100.0
-        options = {"first_epoch": epoch, "epochs": epoch, "best_test_error": best, "precision": precision}
+        start = Position(epoch - 1, best_test_error=best)
+        options = {"start": start, "epochs": epoch, "precision": precision}
         (record,) = run(local, data, optimizer, **options)
         folder.append(record)
         state = Checkpoint(epoch, record.best_test_error, {})
@@ -98,8 +101,8 @@ def test_every_step_has_a_random_stream_of_its_own(data, build, seed):
     seen = []
     backward = local.backward
 
-    def keep(images, targets):
-        out = backward(images, targets)
+    def keep(images, targets, **options):
+        out = backward(images, targets, **options)
         seen.append(torch.get_rng_state())
         return out
 
@@ -133,7 +136,7 @@ def test_records_say_what_happened(data, build):
 
 def test_the_best_error_is_the_lowest_so_far(data, build):
     local = build()
-    records = run(local, data, optimizer_of(local), best_test_error=30.0)
+    records = run(local, data, optimizer_of(local), start=Position(best_test_error=30.0))
     lowest = 30.0
     for record in records:
         lowest = min(lowest, record.test_error)
@@ -184,8 +187,8 @@ def curve(data, build):
     found = []
     backward = local.backward
 
-    def keep(images, targets):
-        out = backward(images, targets)
+    def keep(images, targets, **options):
+        out = backward(images, targets, **options)
         found.append([{name: float(value) for name, value in losses.items()} for losses in out.losses])
         return out
 
@@ -206,3 +209,32 @@ def test_the_loss_curve_is_the_committed_one(data, build):
     for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         for left, right in zip(ours, theirs, strict=True):
             assert left == pytest.approx(right, rel=1e-4), f"step {step}"
+
+
+def test_an_optimizer_of_another_model_is_refused(data, build):
+    local, other = build(), build(seed=1)
+    with pytest.raises(BadInput, match="parameters that are not trained here: got"):
+        run(local, data, optimizer_of(other))
+
+
+def test_an_engine_of_another_model_is_refused(data, build):
+    local = build()
+    with pytest.raises(BadInput, match="the engine runs another model"):
+        run(local, data, optimizer_of(local), engine=OneProcess(build(seed=1)))
+
+
+def test_asked_to_stop_it_ends_between_two_steps_and_goes_on_bit_for_bit(data, build):
+    whole = build()
+    expected = run(whole, data, optimizer_of(whole))
+    local, steps, saved = build(), [], []
+    optimizer = optimizer_of(local)
+    engine = OneProcess(local, stop=lambda: len(steps) == 4)
+    records = run(
+        local, data, optimizer, engine=engine, save=saved.append, on_step=lambda *step: steps.append(step)
+    )
+    assert steps == [(1, 1), (1, 2), (1, 3), (2, 1)]
+    assert engine.stopped and [(p.epoch, p.step) for p in saved] == [(1, 0), (1, 1)]
+    records += run(local, data, optimizer, start=saved[-1])
+    assert [numbers(r) for r in records] == [numbers(r) for r in expected]
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, local.state_dict()[key]), key

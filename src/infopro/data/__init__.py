@@ -8,7 +8,7 @@ from pathlib import Path
 from infopro._plugins import public_modules
 from infopro.data._types import Augmentation, ImageData, ImageFiles, Images, ImageTensors
 from infopro.data.augment import augment, normalize
-from infopro.data.batches import batches, num_batches
+from infopro.data.batches import batch_sizes, batches, num_batches, share
 from infopro.data.digits_on_photos import digits_on_photos, render_digits
 from infopro.data.image_folder import image_folder
 from infopro.data.npz_file import npz_file
@@ -23,6 +23,7 @@ __all__ = [
     "ImageTensors",
     "Images",
     "augment",
+    "batch_sizes",
     "batches",
     "digits_on_photos",
     "hold_out",
@@ -35,6 +36,7 @@ __all__ = [
     "num_batches",
     "render_digits",
     "resize",
+    "share",
 ]
 
 DATA_FOLDER = Path("data")  # where downloaded sets are looked for unless told otherwise

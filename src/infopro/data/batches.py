@@ -16,7 +16,7 @@ from infopro.data._types import Augmentation, ImageFiles, Images, ImageTensors
 from infopro.data.augment import augment, normalize
 from infopro.errors import BadConfiguration, BadData
 
-__all__ = ["batches", "num_batches"]
+__all__ = ["batch_sizes", "batches", "num_batches", "share"]
 
 
 def num_batches(split: Images, *, batch_size: int) -> int:
@@ -41,6 +41,30 @@ def num_batches(split: Images, *, batch_size: int) -> int:
     return full + (1 if rest and not joins else 0)
 
 
+def batch_sizes(split: Images, *, batch_size: int) -> tuple[int, ...]:
+    """How many images each batch of an epoch has.
+
+    Example:
+        >>> labels = torch.zeros(9, dtype=torch.int64)
+        >>> images = ImageTensors(torch.zeros(9, 1, 2, 2, dtype=torch.uint8), labels)
+        >>> batch_sizes(images, batch_size=4)
+        (4, 5)
+    """
+    total = num_batches(split, batch_size=batch_size)
+    full = (total - 1) * batch_size
+    return (*[batch_size] * (total - 1), len(split) - full) if total else ()
+
+
+def share(size: int, index: int, number: int) -> slice:
+    """The part of a batch that one of `number` processes gets; the shares differ by one image at most.
+
+    Example:
+        >>> share(8, 0, 3), share(8, 1, 3), share(8, 2, 3)
+        (slice(0, 2, None), slice(2, 5, None), slice(5, 8, None))
+    """
+    return slice(index * size // number, (index + 1) * size // number)
+
+
 def batches(
     split: Images,
     *,
@@ -54,6 +78,7 @@ def batches(
     device: torch.device | str,
     first_batch: int = 0,
     num_workers: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of normalised images, float32 [N, C, H, W], and labels, int64 [N], on `device`.
 
@@ -61,7 +86,8 @@ def batches(
     epoch, place of the image in the set). Starting at `first_batch` therefore gives, bit for bit, what the
     undisturbed epoch gives from there on, on any device and, for files, with any number of workers.
     ImageTensors are augmented where they are held: move them to the device first. `num_workers` counts for
-    ImageFiles only.
+    ImageFiles only. `part` = (d, D) gives the d-th of D consecutive shares of every batch, as the whole
+    batch would have it.
 
     Errors:
         BadConfiguration: a batch size below 1, a first batch outside the epoch. BadData: an image file that
@@ -73,9 +99,9 @@ def batches(
     order = torch.arange(len(split))
     if shuffle:
         order = torch.randperm(len(split), generator=counter_generator("order", seed, epoch))
-    stops = [*((batch + 1) * batch_size for batch in range(total - 1)), len(split)]
-    chosen = [order[batch * batch_size : stops[batch]] for batch in range(first_batch, total)]
-    plan = _Plan(augmentation, seed, epoch, first_batch, chosen)
+    sizes = batch_sizes(split, batch_size=batch_size)
+    chosen = list(torch.split(order, list(sizes)))[first_batch:]
+    plan = _Plan(augmentation, seed, epoch, first_batch, chosen, part)
     raw = (
         _from_tensors(split, plan)
         if isinstance(split, ImageTensors)
@@ -93,6 +119,7 @@ class _Plan:
     epoch: int
     first_batch: int
     chosen: list[Tensor]  # positions in the data set, per batch
+    part: tuple[int, int]  # which share of each batch is wanted
 
 
 def _from_tensors(split: ImageTensors, plan: _Plan) -> Iterator[tuple[Tensor, Tensor]]:
@@ -101,14 +128,15 @@ def _from_tensors(split: ImageTensors, plan: _Plan) -> Iterator[tuple[Tensor, Te
         images = split.images[here]
         if plan.augmentation is not None:
             generator = counter_generator("augmentation", plan.seed, plan.epoch, batch)
-            images = augment(images, plan.augmentation, generator)
-        yield images, split.labels[here]
+            images = augment(images, plan.augmentation, generator)  # whole: it draws for the whole batch
+        wanted = share(len(here), *plan.part)
+        yield images[wanted], split.labels[here[wanted]]
 
 
 def _from_files(split: ImageFiles, plan: _Plan, num_workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     loader: DataLoader[Any] = DataLoader(
         _FileReader(split, plan),
-        batch_sampler=[chosen.tolist() for chosen in plan.chosen],
+        batch_sampler=[chosen[share(len(chosen), *plan.part)].tolist() for chosen in plan.chosen],
         num_workers=num_workers,
         collate_fn=_stack,
         generator=torch.Generator(),  # else the loader draws from, and so moves, the global random stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -19,11 +20,19 @@ class StageObjective(nn.Module, ABC):
     """What one stage is trained on; its parameters are those of its heads, which fall away after training."""
 
     heads: nn.ModuleDict
+    # set by an engine whose ranks hold parts of a batch: (rows, targets) of this part to those of the whole
+    # batch, gradients included; for losses that compare the images of a batch
+    gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __init__(self, *, task: Task, heads: dict[str, nn.Module]):
         super().__init__()
         self.task = task
         self.heads = nn.ModuleDict(heads)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether `forward` looks at `batch.images`; where it does not, nobody need send them."""
+        return True
 
     @abstractmethod
     def forward(self, features: Any, batch: Batch) -> dict[str, Tensor]:
@@ -44,6 +53,10 @@ class OutputStage(StageObjective):
     def __init__(self, *, task: Task):
         super().__init__(task=task, heads={})
 
+    @property
+    def reads_images(self) -> bool:
+        return False
+
     def forward(self, features: Any, batch: Batch) -> dict[str, Tensor]:
         loss = self.task.loss(features, batch.targets)
         return {"task": loss, "total": loss}
@@ -54,6 +67,10 @@ class HeadStage(StageObjective):
 
     def __init__(self, *, task: Task, head: nn.Module):
         super().__init__(task=task, heads={"task": head})
+
+    @property
+    def reads_images(self) -> bool:
+        return False
 
     def forward(self, features: Any, batch: Batch) -> dict[str, Tensor]:
         loss = self.task.loss(self.heads["task"](features), batch.targets)

@@ -127,6 +127,10 @@ class InfoProStage(StageObjective):
         self.task_weight = task_weight
         self.temperature = temperature  # None: the task's own loss instead of the contrastive one
 
+    @property
+    def reads_images(self) -> bool:
+        return self.reconstruction_weight is not None
+
     def forward(self, features: Any, batch: Batch) -> dict[str, Tensor]:
         task_loss = self._task_loss(features, batch)
         total = self.task_weight * task_loss
@@ -146,7 +150,10 @@ class InfoProStage(StageObjective):
         output = self.heads["task"](features)
         if self.temperature is None:
             return self.task.loss(output, batch.targets)
-        return supervised_contrastive(output, batch.targets, temperature=self.temperature)
+        targets = batch.targets
+        if self.gather is not None:
+            output, targets = self.gather(output, targets)
+        return supervised_contrastive(output, targets, temperature=self.temperature)
 
     def extra_repr(self) -> str:
         return (

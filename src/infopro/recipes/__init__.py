@@ -10,26 +10,20 @@ from functools import cache
 
 from infopro._plugins import public_modules
 from infopro.errors import UnknownName
+from infopro.recipes._asynchronous import Stopped, train_cached_run, train_decoupled_run
 from infopro.recipes._config import RunConfig, build_objective, check, problems
 from infopro.recipes._describe import describe, field_help, published_text
 from infopro.recipes._recipe import Published, Recipe
-from infopro.recipes._session import (
-    Session,
-    choose_device,
-    evaluate_run,
-    fit,
-    open_run,
-    prepare,
-    prepare_data,
-    refuse_existing,
-    train_run,
-)
+from infopro.recipes._running import fit, open_run, refuse_existing, restore, train_run, write_timeline
+from infopro.recipes._session import Session, choose_device, evaluate_run, prepare, prepare_data
+from infopro.recipes._together import meet, require_alike
 
 __all__ = [
     "Published",
     "Recipe",
     "RunConfig",
     "Session",
+    "Stopped",
     "build_objective",
     "check",
     "choose_device",
@@ -39,13 +33,19 @@ __all__ = [
     "fit",
     "list_recipes",
     "load",
+    "meet",
     "open_run",
     "prepare",
     "prepare_data",
     "problems",
     "published_beside",
     "refuse_existing",
+    "require_alike",
+    "restore",
+    "train_cached_run",
+    "train_decoupled_run",
     "train_run",
+    "write_timeline",
 ]
 
 

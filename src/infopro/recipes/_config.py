@@ -49,6 +49,11 @@ class RunConfig:
     limit_train: int | None = None  # images of a class-balanced part of the training set; null: all
     limit_test: int | None = None  # likewise for the test set: such an error compares with no published one
     seed: int = 0  # of initialisation, order and augmentation
+    parallel: Literal["none", "pipeline", "data", "cached", "decoupled"] = "none"  # how the modules are run
+    synchronise_batch_norm: bool = False  # BatchNorm over the whole batch where several processes share it
+    gather_contrast: bool = False  # contrastive loss over the whole batch where several processes share it
+    views: int = 1  # cached: augmented copies whose features are kept; 0: one, unaugmented
+    replay: int = 4  # decoupled: batches that a module keeps to train on while it waits for new ones
 
 
 def build_objective(config: RunConfig) -> Objective:
@@ -90,7 +95,12 @@ def problems(config: RunConfig) -> list[str]:
 
     What depends on the network or the data (cuts that do not exist, image sizes) shows when those are built.
     """
-    return [*_range_problems(config), *_cut_problems(config), *_objective_problems(config)]
+    return [
+        *_range_problems(config),
+        *_cut_problems(config),
+        *_objective_problems(config),
+        *_parallel_problems(config),
+    ]
 
 
 def _at_least(least: int) -> tuple[str, Callable[[Any], bool]]:
@@ -104,6 +114,9 @@ def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
 _POSITIVE = "a number above 0", lambda value: math.isfinite(value) and value > 0
 _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "num_modules": _at_least(1),
+    "parallel": _one_of("none", "pipeline", "data", "cached", "decoupled"),
+    "views": _at_least(0),
+    "replay": _at_least(1),
     "balance": _one_of("depth", "memory", "time"),
     "epochs": _at_least(1),
     "batch_size": _at_least(1),
@@ -158,6 +171,21 @@ def _objective_problems(config: RunConfig) -> Iterator[str]:
         yield f"num_modules is {config.num_modules}, allowed: {allowed}, with cuts null"
     if hasattr(objective, "task_weight") and config.num_modules > 1:
         yield from _idle_module_problems(config)
+
+
+def _parallel_problems(config: RunConfig) -> Iterator[str]:
+    """Options that nothing would read."""
+    readers = {"views": "cached", "replay": "decoupled"}
+    for name, reader in readers.items():
+        value = getattr(config, name)
+        if value != getattr(RunConfig, name) and config.parallel != reader:
+            yield f"{name} is {value} but parallel is {config.parallel!r}, allowed with: {reader}"
+    if config.num_modules == 1 and config.parallel in ("pipeline", "cached", "decoupled"):
+        yield f"parallel is {config.parallel!r} but num_modules is 1, allowed: none, data"
+    for name in ("synchronise_batch_norm", "gather_contrast"):
+        # one process sees the whole batch anyway: it may go on with a run of several
+        if getattr(config, name) and config.parallel in ("cached", "decoupled"):
+            yield f"{name} is set but parallel is {config.parallel!r}, allowed: none, pipeline, data"
 
 
 def _idle_module_problems(config: RunConfig) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,16 @@ class Part(nn.Module):
     def result(self, flow: Flow) -> Any:
         """The network's own result, in the network's own structure; only the last part leaves all of it."""
         return decode(flow.program.output, flow.values, self._root[0], flow.batch_size, flow.device)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All parameters and buffers that this part reads, also in the code between its blocks."""
+        yield from self.parameters()
+        yield from self.buffers()
+        for name in self._glue:
+            owner, _, attribute = name.rpartition(".")
+            found = getattr(self._root[0].get_submodule(owner), attribute)
+            if isinstance(found, Tensor):
+                yield found
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Part:
         """Move to another device or dtype, with what the network's glue reads from its own attributes."""

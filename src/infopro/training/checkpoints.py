@@ -1,168 +1,255 @@
-"""Checkpoints: a folder of safetensors and JSON with hashes, renamed into place when complete."""
+"""Checkpoints: a folder of safetensors and JSON with hashes, renamed into place when complete.
+
+One process writes it with `save_checkpoint`. Where K processes own a module each, each of them calls
+`write_shard`, and one of them, given all that they returned, `publish`. Who wrote it does not matter to
+`load_checkpoint`: a process reads the tensors that it holds.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from infopro.engines.shards import placed, whole_tensor
 from infopro.errors import BadRun
 from infopro.local import LocalModel
+from infopro.training._optimizer_state import matching_groups, pack, parameter_names, parameter_of, restore
+from infopro.training._state_file import Checkpoint, read_state, write_state
+from infopro.training._tensor_files import read_tensors, set_aside, sync_folder, write_tensors
 
-__all__ = ["Checkpoint", "checkpoints", "load_checkpoint", "load_model", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "checkpoints",
+    "load_checkpoint",
+    "load_model",
+    "publish",
+    "remove_partial",
+    "save_checkpoint",
+    "take_part",
+    "write_shard",
+]
 
-_TENSOR_FILES = ("model", "heads", "optimizer")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What stands in a checkpoint's `state.json`."""
-
-    epoch: int
-    best_test_error: float
-    configuration: dict[str, Any]
+_NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 
 
 def save_checkpoint(
     folder: Path, local: LocalModel, optimizer: torch.optim.Optimizer, state: Checkpoint, *, keep: int = 2
 ) -> Path:
-    """Write `folder/epoch-NNNN` as a whole or not at all; older ones beyond `keep` are removed afterwards."""
-    from safetensors.torch import save_file
+    """Write a checkpoint as a whole or not at all; older ones beyond `keep` are removed afterwards."""
+    shutil.rmtree(_partial(folder, state), ignore_errors=True)
+    shard = write_shard(folder, local, optimizer, state, shard="", names=local.state_dict().keys())
+    return publish(folder, state, [shard], keep=keep)
 
-    target = folder / f"epoch-{state.epoch:04d}"
-    partial = folder / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tensors, numbers = _optimizer_state(optimizer)
-    contents = {"model": local.model.state_dict(), "heads": local.heads.state_dict(), "optimizer": tensors}
-    for name, content in contents.items():
-        save_file(_storable(content), partial / f"{name}.safetensors")
-    hashes = {name: _sha256(partial / f"{name}.safetensors") for name in contents}
-    record = {**vars(state), "optimizer": numbers, "sha256": hashes}
-    _write_synced(partial / "state.json", json.dumps(record, indent=1))
-    shutil.rmtree(target, ignore_errors=True)
+
+def write_shard(
+    folder: Path,
+    local: LocalModel,
+    optimizer: torch.optim.Optimizer,
+    state: Checkpoint,
+    *,
+    shard: str,
+    names: Collection[str],
+) -> dict[str, Any]:
+    """Write one process's part of a checkpoint into a hidden folder, and return what `publish` needs of it.
+
+    Args:
+        shard: tells the processes' files apart, such as "1-of-4"; "" for one process.
+        names: what this process owns, as in `local.state_dict()`; no other tensor is touched.
+
+    Returns:
+        Plain values that JSON can hold.
+    """
+    contents, record = _contents(local, optimizer, names)
+    partial = _partial(folder, state)
+    partial.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for kind, content in contents.items():
+        file = partial / f"{kind}{shard and '-'}{shard}.safetensors"
+        files[file.name] = write_tensors(file, kind, content)
+    return {"files": files, "optimizer": record}
+
+
+def take_part(local: LocalModel, optimizer: torch.optim.Optimizer, *, names: Collection[str]) -> None:
+    """What the other replicas call while one writes: it needs their shares of what is sharded."""
+    contents, _ = _contents(local, optimizer, names)
+    for content in contents.values():
+        for tensor in content.values():
+            whole_tensor(tensor)
+
+
+def publish(folder: Path, state: Checkpoint, shards: Sequence[Mapping[str, Any]], *, keep: int = 2) -> Path:
+    """Make one checkpoint of what `write_shard` returned in every process, once all of them have returned.
+
+    Older ones beyond `keep` are removed afterwards.
+
+    Raises:
+        BadRun: a file that a process wrote is not in the folder.
+    """
+    partial, target = _partial(folder, state), folder / state.name
+    files, stored = _merged(shards)
+    _require_files(partial, files)
+    write_state(partial, state, files=files, optimizer=stored)
+    sync_folder(partial)
+    hidden = [set_aside(target)] if target.exists() else []
     os.replace(partial, target)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    sync_folder(folder)
+    hidden += [set_aside(old) for old in checkpoints(folder)[:-keep]]
+    sync_folder(folder)
+    for path in hidden:
+        shutil.rmtree(path)
     return target
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what runs that were killed left unfinished; no process may be writing."""
+    for path in folder.glob(".epoch-*.partial"):
+        shutil.rmtree(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints, oldest first."""
-    return sorted(p for p in folder.glob("epoch-*") if (p / "state.json").is_file())
+    found = []
+    for path in folder.glob("epoch-*"):
+        match = _NAME.fullmatch(path.name)
+        if match and (path / "state.json").is_file():
+            found.append((int(match[1]), int(match[2] or 0), path))
+    return [path for _, _, path in sorted(found)]
 
 
 def load_checkpoint(path: Path, local: LocalModel, optimizer: torch.optim.Optimizer) -> Checkpoint:
-    """Restore network, heads and optimizer.
+    """Restore what this process holds of network, heads and optimizer.
+
+    Tensors on the meta device are other processes': they are neither touched nor read. Nothing is changed
+    unless everything fits.
 
     Raises:
         BadRun: a file that is missing, was changed after it was written, or belongs to another network.
     """
-    record = _read_state(path)
-    model, heads, tensors = (_read_tensors(path, name, record) for name in _TENSOR_FILES)
-    _load_into(local.model, model, path)
-    _load_into(local.heads, heads, path)
-    _restore_optimizer(optimizer, tensors, record["optimizer"])
-    return Checkpoint(record["epoch"], record["best_test_error"], record["configuration"])
+    state, files, stored = read_state(path)
+    modules = _modules(local)
+    for kind, module in modules.items():
+        _require_names(path, kind, module, files)
+    names = parameter_names(local, optimizer)
+    groups = matching_groups(stored["groups"], local, optimizer)
+    contents = {kind: _read_module(path, kind, module, files) for kind, module in modules.items()}
+    held = {name for group in names for name in group}
+    wanted = {key for key in _listed(files, "optimizer") if parameter_of(key) in held}
+    tensors = read_tensors(path, files, "optimizer", wanted)
+    for kind, module in modules.items():
+        _load_into(module, contents[kind])
+    restore(optimizer, names=names, groups=groups, tensors=tensors, values=stored["values"])
+    return state
 
 
-def load_model(path: Path, model: torch.nn.Module) -> Checkpoint:
-    """Restore the network alone: all that evaluation needs."""
-    record = _read_state(path)
-    _load_into(model, _read_tensors(path, "model", record), path)
-    return Checkpoint(record["epoch"], record["best_test_error"], record["configuration"])
+def load_model(path: Path, model: nn.Module) -> Checkpoint:
+    """Restore the network alone: all that evaluation needs.
+
+    Raises:
+        BadRun: as `load_checkpoint`.
+    """
+    state, files, _ = read_state(path)
+    _require_names(path, "model", model, files)
+    _load_into(model, _read_module(path, "model", model, files))
+    return state
 
 
-def _storable(content: dict[str, Any]) -> dict[str, Tensor]:
-    """Contiguous copies: safetensors refuses strided and shared tensors."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in content.items()}
+def _contents(
+    local: LocalModel, optimizer: torch.optim.Optimizer, names: Collection[str]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors by kind of file and name, in one order in all replicas; what else the optimizer keeps."""
+    tensors, record = pack(local, optimizer, names)
+    contents = {kind: _named(module, kind, names) for kind, module in _modules(local).items()}
+    return {**contents, "optimizer": tensors}, record
 
 
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            (tensors if isinstance(value, Tensor) else numbers)[f"{index}.{name}"] = value
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
-    return tensors, {
-        "values": numbers,
-        "groups": groups,
-        "sizes": [len(g["params"]) for g in state["param_groups"]],
-    }
+def _modules(local: LocalModel) -> dict[str, nn.Module]:
+    return {"model": local.model, "heads": local.heads}
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]
-) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *numbers["values"].items()]:
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    current = optimizer.state_dict()["param_groups"]
-    if [len(group["params"]) for group in current] != numbers["sizes"]:
+def _named(module: nn.Module, kind: str, names: Collection[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in module.state_dict().items() if f"{kind}.{name}" in names}
+
+
+def _partial(folder: Path, state: Checkpoint) -> Path:
+    return folder / f".{state.name}.partial"
+
+
+def _merged(shards: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    files: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    groups: list[Any] = []
+    for shard in shards:
+        files.update(shard["files"])
+        values.update(shard["optimizer"]["values"])
+        groups += shard["optimizer"]["groups"]
+    return files, {"values": values, "groups": groups}
+
+
+def _require_files(partial: Path, files: Collection[str]) -> None:
+    """All of them, and no other: a run of another number of processes may have been killed here before."""
+    there = {file.name for file in partial.iterdir()} if partial.is_dir() else set()
+    if not there.issuperset(files):
+        absent = ", ".join(sorted(set(files) - there))
         raise BadRun(
-            "the checkpoint's optimizer belongs to another network", remedy="resume with the run's own recipe"
+            f"the checkpoint {partial} is incomplete",
+            got=f"no {absent}",
+            remedy="let every process write to the same folder",
         )
-    groups = [{**old, "params": new["params"]} for old, new in zip(numbers["groups"], current, strict=True)]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                # the strides of the parameter, as a new buffer has them: files hold contiguous tensors only
-                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    for name in there.difference(files):
+        (partial / name).unlink()
 
 
-def _load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise BadRun(
-            f"the checkpoint {path} belongs to another network",
-            got=str(error).splitlines()[-1].strip(),
-            remedy="use the recipe and options that its config.json names",
-        ) from error
+def _listed(files: Mapping[str, Any], kind: str) -> set[str]:
+    return {name for entry in files.values() if entry["kind"] == kind for name in entry["tensors"]}
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((path / "state.json").read_text())
-        missing = {"epoch", "best_test_error", "configuration", "optimizer", "sha256"} - record.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise BadRun(
-            f"the checkpoint {path} cannot be read", got=error, remedy="resume from an older one"
-        ) from error
-    if missing:
-        raise BadRun(f"the checkpoint {path} is incomplete", got=f"no {', '.join(sorted(missing))}")
-    return record
+def _here(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in module.state_dict().items() if not tensor.is_meta}
 
 
-def _read_tensors(path: Path, name: str, record: dict[str, Any]) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    file = path / f"{name}.safetensors"
-    if not file.is_file() or _sha256(file) != record["sha256"].get(name):
-        raise BadRun(
-            f"{file} is damaged or missing", remedy=f"delete {path}: the checkpoint before it is used then"
-        )
-    return load_file(file)
+def _require_names(path: Path, kind: str, module: nn.Module, files: Mapping[str, Any]) -> None:
+    listed = _listed(files, kind)
+    missing, unexpected = _here(module).keys() - listed, listed - module.state_dict().keys()
+    found = [f"{what} {_some(kind, n)}" for what, n in (("no", missing), ("also", unexpected)) if n]
+    if found:
+        raise _another_network(path, " but ".join(found))
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _read_module(path: Path, kind: str, module: nn.Module, files: Mapping[str, Any]) -> dict[str, Tensor]:
+    here = _here(module)
+    tensors = read_tensors(path, files, kind, here.keys())
+    for name, tensor in tensors.items():
+        if tensor.shape != here[name].shape:
+            shapes = f"{list(tensor.shape)} instead of {list(here[name].shape)}"
+            raise _another_network(path, f"{kind}.{name} of shape {shapes}")
+    return tensors
 
 
-def _write_synced(file: Path, text: str) -> None:
-    with file.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _load_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    content = module.state_dict()  # not a new mapping: this one knows which version of each layer it is of
+    for name in list(content):
+        if name in tensors:
+            content[name] = placed(tensors[name], content[name])
+        else:
+            del content[name]
+    module.load_state_dict(content, strict=False)
+
+
+def _some(kind: str, names: Iterable[str], *, most: int = 3) -> str:
+    full = [f"{kind}.{name}" for name in sorted(names)]
+    return ", ".join(full[:most]) + (f" and {len(full) - most} more" if len(full) > most else "")
+
+
+def _another_network(path: Path, got: str) -> BadRun:
+    return BadRun(
+        f"the checkpoint {path} belongs to another network",
+        got=got,
+        remedy="use the recipe and options that its config.json names",
+    )

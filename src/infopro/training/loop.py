@@ -1,25 +1,39 @@
-"""The training loop."""
+"""The training loop: one for every engine, in one process or in many."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 
 import torch
-from torch import Tensor
 
-from infopro.data import Augmentation, ImageData, batches, num_batches
-from infopro.errors import InfoProError
+from infopro.data import ImageData
+from infopro.engines import Engine, OneProcess
+from infopro.errors import BadInput, InfoProError
 from infopro.local import LocalModel
-from infopro.training.evaluation import autocast, channels_last, evaluate_data
+from infopro.random_streams import step_seed
+from infopro.training.evaluation import Evaluation, autocast, evaluate_through
+from infopro.training.reading import Reading
 from infopro.training.schedules import Schedule
-from infopro.types import EpochRecord, StepOutput
+from infopro.training.totals import EpochSums, Totals, merged
+from infopro.types import EpochRecord
 
-__all__ = ["Diverged", "train"]
+__all__ = ["Diverged", "Position", "epoch_record", "of_all", "set_learning_rate", "train"]
 
 
 class Diverged(InfoProError):
     """A loss became infinite or not a number; the message names the module."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come: whole epochs, steps of the next one, and that one's sums so far."""
+
+    epoch: int = 0
+    step: int = 0
+    best_test_error: float = 100.0
+    sums: EpochSums = field(default_factory=EpochSums)
 
 
 def train(
@@ -33,119 +47,120 @@ def train(
     seed: int,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    first_epoch: int = 1,
-    best_test_error: float = 100.0,
+    engine: Engine | None = None,
+    start: Position | None = None,
     num_workers: int = 0,
     on_step: Callable[[int, int], object] | None = None,
     on_epoch: Callable[[EpochRecord], object] | None = None,
+    save: Callable[[Position], object] | None = None,
 ) -> list[EpochRecord]:
     """Train `local` on `data.train`, testing the network after every epoch.
 
-    Order, augmentation and dropout depend on (seed, epoch, step) alone, so that a run that starts at
-    `first_epoch` with the weights and optimizer state of the epoch before goes on bit for bit like the
-    undisturbed one. The first batch is checked, see `LocalModel.check`.
+    Order, augmentation and dropout depend on (seed, epoch, step) alone, so that a run that starts at a
+    `Position` with the weights and optimizer state of then goes on bit for bit like the undisturbed one. The
+    first batch is checked, see `LocalModel.check`.
 
     Args:
         precision: float32, or bfloat16 for autocast.
+        engine: how the modules are run; all in this process, if not given. Every process of a run calls this
+            function, with the optimizer of `engine.parameters()`.
+        start: where an interrupted run goes on.
         on_step: called with (epoch, number of steps done in it).
-        on_epoch: called with the record of each finished epoch.
+        on_epoch: called with the record of each finished epoch, by the process that writes.
+        save: called by every process after each epoch, and when the engine was asked to stop.
+
+    Returns:
+        The records of the finished epochs; none in a process that does not write.
 
     Raises:
-        BadInput: a first batch that cannot be trained on.
+        BadInput: a first batch that cannot be trained on; an engine or an optimizer of another model.
         Diverged: an epoch in which a loss was not finite.
     """
-    records = []
-    steps = num_batches(data.train, batch_size=batch_size)
-    for epoch in range(first_epoch, epochs + 1):
+    engine = engine or OneProcess(local)
+    _require_matching(local, engine, optimizer)
+    reading = Reading(data, engine, batch_size, seed, device, num_workers)
+    now = start or Position()
+    records: list[EpochRecord] = []
+    while now.epoch < epochs:
+        epoch, done, started = now.epoch + 1, now.step, time.perf_counter()
+        totals = Totals(engine, now.sums)
+        phase = reading.training_phase(epoch, first=now.step)
         local.train()
-        totals, started = _Totals(), time.perf_counter()
-        for step, (images, targets) in enumerate(_epoch(data, epoch, batch_size, seed, device, num_workers)):
-            torch.manual_seed(_step_seed(seed, epoch, step))
-            rate = _set_learning_rate(optimizer, schedule(epoch, step / steps))
+        for work in engine.feed(phase, lambda: reading.training_batches(phase)):  # noqa: B023
+            set_learning_rate(optimizer, schedule(epoch, work.step / len(phase.sizes)))
             optimizer.zero_grad(set_to_none=True)
             with autocast(device, precision):
-                out = local.backward(images, targets)
-            optimizer.step()
-            totals.add(out, targets, local)
+                out = engine.backward(work, seed=step_seed(seed, epoch, work.step))
+            with engine.span("optimizer", work.step):
+                optimizer.step()
+            totals.add(out, work)
+            done = work.step + 1
             if on_step is not None:
-                on_step(epoch, step + 1)
-        losses = totals.losses()  # waits for the device
-        seconds = time.perf_counter() - started
-        _refuse_divergence(losses, epoch)
-        test = evaluate_data(
-            local.model, local.task, data, device=device, precision=precision, num_workers=num_workers
-        )
-        best_test_error = min(best_test_error, test.error)
-        record = EpochRecord(
-            epoch=epoch,
-            learning_rate=rate,
-            losses=losses,
-            train_error=totals.error(),
-            test_error=test.error,
-            test_loss=test.loss,
-            best_test_error=best_test_error,
-            seconds=seconds,
-            images_per_second=totals.count / seconds,
-        )
-        records.append(record)
-        if on_epoch is not None:
-            on_epoch(record)
+                on_step(epoch, done)
+        engine.settle()
+        sums = of_all(engine, totals.sums(time.perf_counter() - started))  # waits for the device
+        if engine.stopped:
+            now, old = Position(now.epoch, done, now.best_test_error, sums), now
+            if save is not None and done > old.step:
+                save(now)
+            return records
+        test = evaluate_through(engine, reading, epoch=epoch, precision=precision)
+        if engine.writes:
+            rate = schedule(epoch, (len(phase.sizes) - 1) / len(phase.sizes))
+            records.append(epoch_record(epoch, sums, test, rate, now.best_test_error))
+        best = records[-1].best_test_error if engine.writes else now.best_test_error
+        now = Position(epoch, best_test_error=best)
+        if engine.writes and on_epoch is not None:
+            on_epoch(records[-1])
+        if save is not None:
+            save(now)
     return records
 
 
-class _Totals:
-    """Sums over an epoch, kept on the device: no step waits for a number."""
-
-    def __init__(self) -> None:
-        self.sums: list[dict[str, Tensor]] = []
-        self.wrong: Tensor | float = 0.0
-        self.count = 0
-
-    def add(self, out: StepOutput, targets: Tensor, local: LocalModel) -> None:
-        size = len(targets)
-        scaled = [{name: value.double() * size for name, value in losses.items()} for losses in out.losses]
-        if self.sums:
-            scaled = [{n: old[n] + new[n] for n in new} for old, new in zip(self.sums, scaled, strict=True)]
-        self.sums = scaled
-        self.wrong = self.wrong + local.task.errors(out.logits, targets)
-        self.count += size
-
-    def losses(self) -> tuple[dict[str, float], ...]:
-        return tuple(
-            {name: float(value) / self.count for name, value in losses.items()} for losses in self.sums
+def _require_matching(local: LocalModel, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
+    if engine.local is not local:
+        raise BadInput("the engine runs another model", remedy="call train(engine.local, ...)")
+    own = {id(parameter) for parameter in engine.parameters()}
+    strange = sum(id(p) not in own for group in optimizer.param_groups for p in group["params"])
+    if strange:
+        raise BadInput(
+            "the optimizer holds parameters that are not trained here",
+            got=f"{strange} of them",
+            remedy="make it of engine.parameters(), or of local.parameters(), once the engine is made",
         )
 
-    def error(self) -> float:
-        return 100.0 * float(self.wrong) / self.count
+
+def of_all(engine: Engine, own: EpochSums) -> EpochSums:
+    """Every module's sums, in the process that writes; only its own in the others."""
+    everyone = engine.gather(asdict(own))
+    return own if everyone is None else merged([EpochSums(**part) for part in everyone])
 
 
-def _epoch(
-    data: ImageData, epoch: int, batch_size: int, seed: int, device: torch.device, num_workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    augmentation: Augmentation = data.augmentation
-    found = batches(
-        data.train,
-        batch_size=batch_size,
-        mean=data.mean,
-        std=data.std,
-        augmentation=augmentation,
-        shuffle=True,
-        seed=seed,
+def epoch_record(epoch: int, sums: EpochSums, test: Evaluation, rate: float, best: float) -> EpochRecord:
+    """A line of the log.
+
+    Raises:
+        Diverged: a loss that is not finite.
+    """
+    losses = sums.means()
+    _refuse_divergence(losses, epoch)
+    return EpochRecord(
         epoch=epoch,
-        device=device,
-        num_workers=num_workers,
+        learning_rate=rate,
+        losses=losses,
+        train_error=sums.error,
+        test_error=test.error,
+        test_loss=test.loss,
+        best_test_error=min(best, test.error),
+        seconds=sums.seconds,
+        images_per_second=sums.count / sums.seconds,
     )
-    return channels_last(found)
 
 
-def _step_seed(seed: int, epoch: int, step: int) -> int:
-    return ((seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63  # torch takes 64 bits
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """For the next step, in all groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    return rate
 
 
 def _refuse_divergence(losses: tuple[dict[str, float], ...], epoch: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +69,16 @@ class RunFolder:
             )
             raise BadRun(what, got=path, remedy="pass the folder that infopro train wrote")
         return cls(path)
+
+    def discard(self) -> None:
+        """Remove a run that has trained nothing yet.
+
+        Raises:
+            BadRun: it has a checkpoint.
+        """
+        if self.has_checkpoint():
+            raise BadRun("a run with checkpoints is not discarded", got=self.path)
+        shutil.rmtree(self.path)
 
     @property
     def checkpoint_folder(self) -> Path:

@@ -1,0 +1,258 @@
+"""A session's run: its folder, its loop, its checkpoints; by one process or by many."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infopro.engines import Pipeline
+from infopro.engines.timeline import COMPUTE, idle_shares, read_timelines
+from infopro.errors import BadRun, MissingPackage
+from infopro.recipes._config import RunConfig
+from infopro.recipes._session import PRECISIONS, Session
+from infopro.recipes._stored import plain, unlike_defaults
+from infopro.report.timeline import format_idle_shares, write_timeline_page
+from infopro.training import (
+    Checkpoint,
+    EpochSums,
+    Position,
+    RunFolder,
+    TensorBoardLog,
+    describe_environment,
+    load_checkpoint,
+    make_schedule,
+    publish,
+    remove_partial,
+    save_checkpoint,
+    take_part,
+    train,
+    write_shard,
+)
+from infopro.training.schedules import Schedule
+from infopro.types import EpochRecord
+
+__all__ = [
+    "fit",
+    "open_run",
+    "refuse_existing",
+    "restore",
+    "save_state",
+    "schedule_of",
+    "train_run",
+    "write_timeline",
+]
+
+
+def refuse_existing(path: Path, *, resume: bool) -> None:
+    """Fail before the data is loaded and the network built, not after."""
+    if not resume:
+        RunFolder.require_new(path)
+
+
+def open_run(
+    session: Session, path: Path, *, name: str, resume: bool, data_dir: Path | None
+) -> tuple[RunFolder, Path | None]:
+    """The run's folder, and the checkpoint to go on from.
+
+    Of several processes the one that writes opens it; the folder must be one that all of them see.
+
+    Raises:
+        BadRun: a folder that exists without `resume`, or one of another configuration.
+    """
+    checkpoint = None
+    if session.engine.writes:
+        record = _run_record(session, name, data_dir)
+        checkpoint = _open(path, plain(session.config), record, resume=resume)
+    if session.processes is not None:
+        checkpoint = session.processes.agree("checkpoint", checkpoint)
+    folder = RunFolder.open(path)
+    if session.engine.writes:
+        shutil.rmtree(folder.path / "timeline", ignore_errors=True)  # of a run by other processes, perhaps
+    return folder, None if checkpoint is None else folder.checkpoint_folder / checkpoint
+
+
+def restore(session: Session, folder: RunFolder, checkpoint: Path | None) -> Position:
+    """Where to go on, the session's weights and optimizer state restored from a checkpoint.
+
+    Raises:
+        BadRun: a damaged checkpoint, one of another network, a log that lacks epochs.
+    """
+    if checkpoint is None:
+        return Position()
+    state = load_checkpoint(checkpoint, session.local, session.optimizer)
+    if session.engine.writes and session.config.parallel != "decoupled":  # which logs its last epoch only
+        _cut_log(folder, state)
+    return Position(state.epoch, state.step, state.best_test_error, EpochSums(**state.totals))
+
+
+def fit(session: Session, **options: Any) -> list[EpochRecord]:
+    """Train as the configuration says, without a run folder; `options`: see `infopro.training.train`."""
+    config = session.config
+    return train(
+        session.local,
+        session.data,
+        optimizer=session.optimizer,
+        schedule=schedule_of(config),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=session.device,
+        precision=PRECISIONS[config.precision],
+        engine=session.engine,
+        **options,
+    )
+
+
+def schedule_of(config: RunConfig) -> Schedule:
+    """The learning rate that a configuration describes."""
+    return make_schedule(
+        config.schedule,
+        base=config.learning_rate,
+        epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+    )
+
+
+def train_run(
+    session: Session,
+    folder: RunFolder,
+    *,
+    start: Position,
+    num_workers: int = 0,
+    on_step: Callable[[int, int], object] | None = None,
+    on_epoch: Callable[[EpochRecord], object] | None = None,
+) -> list[EpochRecord]:
+    """Train, writing one log line, one TensorBoard point and one checkpoint after every epoch.
+
+    Asked to stop, it leaves a checkpoint of the last step.
+    """
+    engine = session.engine
+    done = folder.log() if engine.writes else []
+    board = (
+        TensorBoardLog(folder.path / "tensorboard", first_epoch=start.epoch + 1) if engine.writes else None
+    )
+
+    def log(record: EpochRecord) -> None:
+        folder.append(record)  # first: a line without its checkpoint is dropped on resuming
+        if board is not None:
+            board.add(record)
+        if on_epoch is not None:
+            on_epoch(record)
+
+    try:
+        new = fit(
+            session,
+            start=start,
+            num_workers=num_workers,
+            on_step=on_step,
+            on_epoch=log,
+            save=lambda position: save_state(session, folder, position),
+        )
+    finally:
+        if board is not None:
+            board.close()
+    if isinstance(engine, Pipeline):
+        engine.finish()
+    return [*done, *new]
+
+
+def write_timeline(session: Session, folder: RunFolder) -> str | None:
+    """Leave what every process did and when in the run folder; as text, how much of it was waiting."""
+    engine, processes = session.engine, session.processes
+    if not isinstance(engine, Pipeline) or processes is None:
+        return None
+    engine.write_timeline(folder.path / "timeline")
+    processes.wait_for_all("timeline")
+    if not engine.writes:
+        return None
+    timelines = read_timelines(folder.path / "timeline")
+    if not any(span.kind in COMPUTE for timeline in timelines for span in timeline.spans):
+        return None  # a finished run that was asked to go on
+    try:
+        title = str(folder.record["name"])
+        page = write_timeline_page(
+            timelines,
+            folder.path / "timeline.html",
+            title=title,
+            command=str(folder.record["command"]),
+        )
+        drawn = f"drawn in {page}"
+    except MissingPackage as missing:
+        drawn = f"not drawn: {missing}"
+    return f"{format_idle_shares(idle_shares(timelines))}\ntimeline in {folder.path}/timeline/, {drawn}"
+
+
+def save_state(session: Session, folder: RunFolder, position: Position) -> None:
+    """A checkpoint, of which each process writes what it holds."""
+    engine, local = session.engine, session.local
+    totals = asdict(position.sums) if position.step else {}
+    state = Checkpoint(
+        epoch=position.epoch,
+        best_test_error=position.best_test_error,
+        configuration=plain(session.config),
+        step=position.step,
+        totals=totals,
+    )
+    with engine.span("checkpoint"):
+        if len(engine.stages) == len(local.stages):
+            if engine.writes:
+                save_checkpoint(folder.checkpoint_folder, local, session.optimizer, state)
+            else:
+                take_part(local, session.optimizer, names=local.state_dict().keys())
+            return
+        assert isinstance(engine, Pipeline)
+        shard = None
+        if engine.replica == 0:
+            name = f"{engine.stages.start + 1}-of-{len(local.stages)}"
+            shard = write_shard(
+                folder.checkpoint_folder, local, session.optimizer, state, shard=name, names=engine.names()
+            )
+        else:
+            take_part(local, session.optimizer, names=engine.names())
+        shards = engine.gather(shard)
+        if shards is not None:
+            publish(folder.checkpoint_folder, state, shards)
+
+
+def _open(path: Path, configuration: dict[str, Any], record: dict[str, Any], *, resume: bool) -> str | None:
+    """The name of the checkpoint to go on from, in a folder that exists now."""
+    if not (resume and (path / "config.json").exists()):
+        RunFolder.create(path, configuration=configuration, record=record)
+        return None
+    folder = RunFolder.open(path)
+    folder.require_same(unlike_defaults(configuration, folder.configuration))
+    remove_partial(folder.checkpoint_folder)
+    if not folder.has_checkpoint():
+        folder.truncate_log(last_epoch=0)
+        return None
+    return folder.last_checkpoint().name
+
+
+def _cut_log(folder: RunFolder, state: Checkpoint) -> None:
+    folder.truncate_log(last_epoch=state.epoch)
+    if len(folder.log()) != state.epoch:
+        raise BadRun(
+            "the run's log.jsonl lacks epochs that its checkpoint has",
+            got=f"{len(folder.log())} lines, checkpoint of epoch {state.epoch}",
+            remedy="restore the log, or start anew with another --output",
+        )
+
+
+def _run_record(session: Session, name: str, data_dir: Path | None) -> dict[str, Any]:
+    processes = session.processes
+    return {
+        "name": name,
+        "command": shlex.join(["infopro", *sys.argv[1:]]),
+        "configuration": plain(session.config),
+        "parallel": session.config.parallel,
+        "processes": 1 if processes is None else processes.num_stages * processes.replicas,
+        "data_dir": None if data_dir is None else str(data_dir.resolve()),
+        "cuts": list(session.local.split.cuts),
+        "split_notes": list(session.local.split.notes),
+        "environment": describe_environment(session.device),
+    }

@@ -1,0 +1,160 @@
+"""The training of one module: what the others do, or did, reaches it as its input alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from infopro.data import num_batches
+from infopro.engines.crossings import Crossings
+from infopro.errors import BadInput
+from infopro.local import LocalModel, LocalStage, differentiate
+from infopro.random_streams import seed_stage, step_seed
+from infopro.splitting import Flow
+from infopro.training._module_batches import Feeding, Source
+from infopro.training.evaluation import Evaluation, autocast, evaluation_mode
+from infopro.training.loop import Diverged, set_learning_rate
+from infopro.training.schedules import Schedule
+
+__all__ = ["ModuleEpoch", "ModuleTraining"]
+
+
+@dataclass(frozen=True)
+class ModuleEpoch:
+    """One epoch of one module."""
+
+    module: int  # 1-based
+    epoch: int  # 1-based, of this module
+    learning_rate: float
+    losses: Mapping[str, float]  # mean over the epoch
+    seconds: float  # training time
+    images_per_second: float
+    test_error: float | None  # %, of its own head if that gives class logits; the last module: the network's
+
+
+@dataclass(frozen=True)
+class ModuleTraining:
+    """How any of the modules is trained."""
+
+    local: LocalModel
+    crossings: Crossings
+    feeding: Feeding
+    schedule: Schedule
+    epochs: int
+    precision: torch.dtype
+    make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    on_step: Callable[[int, int, int], object] | None
+
+    def epochs_of(
+        self, index: int, source: Source, *, first: int
+    ) -> Iterator[tuple[ModuleEpoch, float, Evaluation | None]]:
+        """Each epoch's record, training error (the last module's) and test; meanwhile it is on the device."""
+        stage = self.local.stages[index]
+        stage.to(self.feeding.device)
+        optimizer = self.make_optimizer(stage.parameters())
+        for epoch in range(first, self.epochs + 1):
+            started = time.perf_counter()
+            rate, sums = self._epoch(index, source, optimizer, epoch)
+            losses = sums.losses()  # waits for the device
+            seconds = time.perf_counter() - started
+            _refuse_divergence(losses, index, epoch)
+            test = self._test(index, source)
+            error = None if test is None else test.error
+            speed = sums.count / seconds
+            yield ModuleEpoch(index + 1, epoch, rate, losses, seconds, speed, error), sums.error(), test
+        optimizer.zero_grad(set_to_none=True)
+        stage.to("cpu")
+
+    def _epoch(self, index: int, source: Source, optimizer: Optimizer, epoch: int) -> tuple[float, _Sums]:
+        """One epoch; returns the last learning rate and the sums."""
+        stage, sums = self.local.stages[index], _Sums()
+        steps = num_batches(self.feeding.data.train, batch_size=self.feeding.batch_size)
+        stage.train()
+        for step, found in enumerate(source.epoch(epoch)):
+            rate = self.schedule(epoch, step / steps)
+            set_learning_rate(optimizer, rate)
+            optimizer.zero_grad(set_to_none=True)
+            seed_stage(step_seed(self.feeding.seed, epoch, step), index)
+            size = len(found.targets)
+            with autocast(self.feeding.device, self.precision):
+                flow = self.crossings.start(index, found.tensors, size=size, training=True)
+                flow, losses = stage(flow, found.batch)
+                differentiate(losses["total"])
+            optimizer.step()
+            output = stage.part.result(flow) if stage.context.is_last else None
+            wrong = None if output is None else self.local.task.errors(output, found.targets)
+            sums.add(losses, wrong, size)
+            if self.on_step is not None:
+                self.on_step(index + 1, epoch, step + 1)
+        return rate, sums
+
+    @torch.no_grad()
+    def _test(self, index: int, source: Source) -> Evaluation | None:
+        """What the module's task head, or the network's output, is worth on the test images."""
+        stage, task, device = self.local.stages[index], self.local.task, self.feeding.device
+        wrong, loss = torch.zeros(2, dtype=torch.float64, device=device)
+        count = 0
+        with evaluation_mode(stage), autocast(device, self.precision):
+            for found in source.test():
+                size = len(found.targets)
+                flow = stage.part(self.crossings.start(index, found.tensors, size=size, training=False))
+                output = _prediction(stage, flow)
+                if output is None:
+                    return None
+                wrong = wrong + task.errors(output, found.targets)
+                loss = loss + task.loss(output, found.targets).double() * size
+                count += size
+        return Evaluation(100.0 * wrong.item() / count, loss.item() / count, count)
+
+
+class _Sums:
+    """Sums over an epoch, on the device: no step waits for a number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._losses: dict[str, Tensor] = {}
+        self._wrong: Tensor | float = 0.0
+
+    def add(self, losses: Mapping[str, Tensor], wrong: Tensor | None, size: int) -> None:
+        for name, value in losses.items():
+            scaled = value.detach().double() * size
+            self._losses[name] = self._losses[name] + scaled if name in self._losses else scaled
+        self._wrong = self._wrong if wrong is None else self._wrong + wrong
+        self.count += size
+
+    def losses(self) -> dict[str, float]:
+        return {name: float(value) / self.count for name, value in self._losses.items()}
+
+    def error(self) -> float:
+        return 100.0 * float(self._wrong) / self.count
+
+
+def _prediction(stage: LocalStage, flow: Flow) -> Any:
+    """The network's output, or the logits of the module's own head; None where it has none."""
+    if stage.context.is_last:
+        return stage.part.result(flow)
+    contrastive = getattr(stage.objective, "temperature", None) is not None  # its head gives no logits
+    if contrastive or "task" not in stage.heads:
+        return None
+    output = stage.heads["task"](stage.part.boundary(flow))
+    try:
+        stage.objective.task.check_output(output)
+    except BadInput:
+        return None
+    return output
+
+
+def _refuse_divergence(losses: Mapping[str, float], index: int, epoch: int) -> None:
+    for name, value in losses.items():
+        if not abs(value) < float("inf"):
+            raise Diverged(
+                f"the {name} loss of module {index + 1} is not finite in epoch {epoch}",
+                got=value,
+                remedy="lower --learning-rate or that module's weight, with another --output",
+            )

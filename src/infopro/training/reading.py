@@ -1,0 +1,73 @@
+"""A data set as phases of batches: an epoch of training, a test; the same for all processes of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from infopro.data import ImageData, Images, batch_sizes, batches, share
+from infopro.engines import Engine, Phase
+
+__all__ = ["EVALUATION_BATCH", "Reading", "channels_last"]
+
+EVALUATION_BATCH = 1000  # images
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an engine is fed with: its replica's share of every batch."""
+
+    data: ImageData
+    engine: Engine
+    batch_size: int
+    seed: int
+    device: torch.device
+    num_workers: int
+
+    def training_phase(self, epoch: int, *, first: int) -> Phase:
+        """An epoch, of which `first` batches are done."""
+        return self._phase(self.data.train, self.batch_size, epoch, training=True, first=first)
+
+    def test_phase(self, epoch: int) -> Phase:
+        """The test set, in order."""
+        return self._phase(self.data.test, EVALUATION_BATCH, epoch, training=False, first=0)
+
+    def training_batches(self, phase: Phase) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled and augmented, by (seed, epoch, batch)."""
+        return self._batches(self.data.train, phase, self.batch_size)
+
+    def test_batches(self, phase: Phase) -> Iterator[tuple[Tensor, Tensor]]:
+        """In order, without augmentation."""
+        return self._batches(self.data.test, phase, EVALUATION_BATCH)
+
+    def _phase(self, images: Images, batch_size: int, epoch: int, *, training: bool, first: int) -> Phase:
+        totals = batch_sizes(images, batch_size=batch_size)
+        shares = [share(total, self.engine.replica, self.engine.replicas) for total in totals]
+        sizes = tuple(part.stop - part.start for part in shares)
+        return Phase(epoch, training, sizes, totals, first)
+
+    def _batches(self, images: Images, phase: Phase, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        found = batches(
+            images,
+            batch_size=batch_size,
+            mean=self.data.mean,
+            std=self.data.std,
+            augmentation=self.data.augmentation if phase.training else None,
+            shuffle=phase.training,
+            seed=self.seed,
+            epoch=phase.epoch,
+            device=self.device,
+            first_batch=phase.first,
+            num_workers=self.num_workers,
+            part=(self.engine.replica, self.engine.replicas),
+        )
+        return channels_last(found)
+
+
+def channels_last(found: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Convolutions are about twice as fast on channels-last images, on CPUs and on GPUs."""
+    for images, targets in found:
+        yield images.contiguous(memory_format=torch.channels_last), targets

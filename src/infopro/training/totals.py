@@ -1,0 +1,81 @@
+"""Sums over an epoch: on the device while it runs, then plain numbers for the log and for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from infopro.engines import Engine, Work
+from infopro.types import StepOutput
+
+__all__ = ["EpochSums", "Totals", "merged"]
+
+
+@dataclass(frozen=True)
+class EpochSums:
+    """Losses times images, wrong images, images and seconds: what the means of an epoch are made of."""
+
+    losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by the module's index, as text
+    wrong: float = 0.0
+    count: int = 0
+    seconds: float = 0.0
+
+    def means(self) -> tuple[dict[str, float], ...]:
+        """Mean losses, module by module."""
+        ordered = sorted(self.losses.items(), key=lambda item: int(item[0]))
+        return tuple({name: value / self.count for name, value in found.items()} for _, found in ordered)
+
+    @property
+    def error(self) -> float:
+        """In %."""
+        return 100.0 * self.wrong / self.count
+
+
+def merged(parts: Sequence[EpochSums]) -> EpochSums:
+    """The sums of all modules: everybody's losses, and the errors that the last one counted."""
+    losses = {index: found for part in parts for index, found in part.losses.items()}
+    return EpochSums(losses, parts[-1].wrong, parts[-1].count, parts[-1].seconds)
+
+
+class Totals:
+    """Adds up what an engine's steps give; no step waits for a number.
+
+    Args:
+        before: sums of the same epoch up to where an interrupted run goes on.
+    """
+
+    def __init__(self, engine: Engine, before: EpochSums):
+        own = [str(index) for index in engine.stages]
+        self._engine = engine
+        self._before = before if engine.replica == 0 else EpochSums()
+        self._count = before.count
+        self._losses: dict[str, dict[str, Tensor]] = {index: {} for index in own}
+        self._wrong: Tensor | float = 0.0
+
+    def add(self, out: StepOutput, work: Work) -> None:
+        """One step's losses and errors."""
+        for sums, losses in zip(self._losses.values(), out.losses, strict=True):
+            for name, value in losses.items():
+                scaled = value.double() * work.size
+                sums[name] = sums[name] + scaled if name in sums else scaled
+        if self._engine.is_last:
+            self._wrong = self._wrong + self._engine.local.task.errors(out.logits, work.batch.targets)
+        self._count += work.total
+
+    def sums(self, seconds: float) -> EpochSums:
+        """All replicas' sums so far, of this process's modules; waits for the device."""
+        places = [(index, name) for index, sums in self._losses.items() for name in sums]
+        own = [float(self._losses[index][name]) for index, name in places] + [float(self._wrong)]
+        before = [self._before.losses.get(index, {}).get(name, 0.0) for index, name in places]
+        found = self._engine.sum(_added(own, [*before, self._before.wrong]))
+        losses: dict[str, dict[str, float]] = {}
+        for (index, name), value in zip(places, found, strict=False):
+            losses.setdefault(index, {})[name] = value
+        seconds += self._before.seconds
+        return EpochSums(losses or self._before.losses, found[-1], self._count, seconds)
+
+
+def _added(left: Iterable[float], right: Iterable[float]) -> list[float]:
+    return [a + b for a, b in zip(left, right, strict=True)]
