@@ -239,7 +239,7 @@ def test_modules_that_share_a_parameter_are_refused():
         objective=from_name("greedy"),
         task=infopro.tasks.Classification(num_classes=CLASSES),
     )
-    with pytest.raises(NotYetSupported, match=r"would share a parameter: got .*weight in modules 1 and 2"):
+    with pytest.raises(NotYetSupported, match=r"share a parameter: got .*weight in modules 1 and 2"):
         check_separable(local)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from infopro.engines.ownership import check_apart
 from infopro.engines.programs import Programs
 from infopro.errors import NotYetSupported
 from infopro.local import LocalModel
@@ -73,7 +74,7 @@ class Crossings:
     """
 
     def __init__(self, local: LocalModel, images: Tensor, targets: Tensor, *, precision: torch.dtype):
-        _check_separable(local)
+        check_apart(local, remedy=_REMEDY)
         programs = Programs(local, images, precision=precision)
         self._programs = {training: programs.of(training=training) for training in (True, False)}
         for program in self._programs.values():
@@ -121,25 +122,6 @@ class Crossings:
         """The tensors that the next module reads, of what this one (0-based) has left in eval mode."""
         crossing = self.modules[index + 1]
         return {n: flow.values[v] for n, v in zip(crossing.names, crossing.evaluating, strict=True)}
-
-
-def _check_separable(local: LocalModel) -> None:
-    if local.split.live:
-        raise NotYetSupported(
-            "the modules of this network run together only, not one after another",
-            got=local.split.notes[0] if local.split.notes else None,
-            remedy=_REMEDY,
-        )
-    owners: dict[int, int] = {}
-    names = {id(parameter): name for name, parameter in local.named_parameters()}
-    for index, stage in enumerate(local.stages):
-        for parameter in stage.parameters():
-            if owners.setdefault(id(parameter), index) != index and parameter.requires_grad:
-                raise NotYetSupported(
-                    "two modules share a parameter, so that the first cannot be finished before the second",
-                    got=f"{names[id(parameter)]} in modules {owners[id(parameter)] + 1} and {index + 1}",
-                    remedy=f"cut elsewhere, or {_REMEDY}",
-                )
 
 
 def _check_owned(local: LocalModel, program: Program) -> None:

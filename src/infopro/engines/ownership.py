@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from infopro.errors import BadConfiguration, NotYetSupported
 from infopro.local import LocalModel
 
-__all__ = ["check_separable", "keep_only", "owned_names"]
+__all__ = ["check_apart", "check_separable", "keep_only", "owned_names"]
 
 
 def owned_names(local: LocalModel, stages: Iterable[int]) -> set[str]:
@@ -47,24 +47,10 @@ def check_separable(local: LocalModel) -> None:
     """Refuse a network whose modules cannot live in processes of their own.
 
     Raises:
-        NotYetSupported: modules that run together only, share parameters, or branch on their input's values.
+        NotYetSupported: see `check_apart`.
         BadConfiguration: a module without anything to train.
     """
-    if local.split.live:
-        raise NotYetSupported(
-            "the modules of this network run together only",
-            got=local.split.notes[0] if local.split.notes else None,
-            remedy="train it in one process, without --parallel",
-        )
-    owners: dict[str, int] = {}
-    for index in range(len(local.stages)):
-        for name in _network_names(local, index):
-            if owners.setdefault(name, index) != index and _is_trained(local.model, name):
-                raise NotYetSupported(
-                    "two modules in different processes would share a parameter",
-                    got=f"{name} in modules {owners[name] + 1} and {index + 1}",
-                    remedy="cut elsewhere, or train in one process",
-                )
+    check_apart(local, remedy="train all modules together, in one process")
     stages = enumerate(local.stages, start=1)
     empty = [k for k, stage in stages if not any(p.requires_grad for p in stage.parameters())]
     if empty:
@@ -73,6 +59,29 @@ def check_separable(local: LocalModel) -> None:
             got=f"module {', '.join(map(str, empty))}",
             remedy="choose other cuts: infopro list models, infopro check MODEL",
         )
+
+
+def check_apart(local: LocalModel, *, remedy: str) -> None:
+    """Refuse modules that cannot be trained apart from each other.
+
+    Raises:
+        NotYetSupported: modules that run together only, or share a trained parameter.
+    """
+    if local.split.live:
+        raise NotYetSupported(
+            "the modules of this network run together only",
+            got=local.split.notes[0] if local.split.notes else None,
+            remedy=remedy,
+        )
+    owners: dict[str, int] = {}
+    for index in range(len(local.stages)):
+        for name in sorted(_network_names(local, index)):
+            if owners.setdefault(name, index) != index and _is_trained(local.model, name):
+                raise NotYetSupported(
+                    "two modules share a parameter",
+                    got=f"{name} in modules {owners[name] + 1} and {index + 1}",
+                    remedy=f"cut elsewhere, or {remedy}",
+                )
 
 
 def _network_names(local: LocalModel, stage: int) -> set[str]:
@@ -93,7 +102,8 @@ def _head_of(name: str) -> int | None:
 
 def _is_trained(model: nn.Module, name: str) -> bool:
     owner, _, attribute = name.rpartition(".")
-    return isinstance(getattr(model.get_submodule(owner), attribute), nn.Parameter)
+    tensor = getattr(model.get_submodule(owner), attribute)
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad
 
 
 def _on_meta(tensor: Tensor) -> Tensor:

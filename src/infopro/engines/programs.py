@@ -45,6 +45,6 @@ def _program(local: LocalModel, example: Tensor, precision: torch.dtype, trainin
         raise NotYetSupported(
             "forward branches on the values of its inputs, which later modules do not see",
             got=", ".join(sorted({guard.read.target.__name__ for guard in program.guards})),
-            remedy="train in one process",
+            remedy="train all modules together, in one process",
         )
     return program

@@ -7,7 +7,7 @@ in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infopro.engines.collectives import broadcast_from_first
 from infopro.engines.parts_of_batches import scaled_gradient
-from infopro.errors import BadConfiguration, NotYetSupported
+from infopro.errors import BadConfiguration
 from infopro.local import LocalStage
 from infopro.splitting import Flow
 from infopro.splitting.record import undisturbed
@@ -28,7 +28,7 @@ from infopro.types import Batch
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import GradBucket
 
-__all__ = ["Replica", "StageRoot", "check_disjoint", "replicate", "without_gradient"]
+__all__ = ["Replica", "StageRoot", "replicate", "without_gradient"]
 
 Losses = Mapping[str, Tensor]
 Run = Callable[[], tuple[Flow, Losses]]
@@ -245,23 +245,6 @@ def without_gradient(stage: LocalStage, flow: Flow, batch: Batch) -> tuple[str, 
             return tuple(trainable)
         gradients = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
     return tuple(name for name, g in zip(trainable, gradients, strict=True) if g is None)
-
-
-def check_disjoint(stages: Sequence[LocalStage]) -> None:
-    """Refuse stages that share a parameter: the second backward pass would add to a sum that is under way.
-
-    Raises:
-        NotYetSupported: a parameter of several modules.
-    """
-    owners: dict[nn.Parameter, int] = {}
-    for index, stage in enumerate(stages, start=1):
-        for name, parameter in stage.named_parameters():
-            if parameter.requires_grad and owners.setdefault(parameter, index) != index:
-                raise NotYetSupported(
-                    "two modules would reduce one parameter",
-                    got=f"{name} in modules {owners[parameter]} and {index}",
-                    remedy="cut elsewhere, or train on one device",
-                )
 
 
 def _some(names: Iterable[str]) -> str | None:

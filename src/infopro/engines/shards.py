@@ -146,9 +146,7 @@ def whole_tensor(tensor: Tensor) -> Tensor:
 
 def full_state(state: Any) -> Any:
     """A network's or an optimizer's state dict with plain tensors; every rank calls it and gets it."""
-    from torch.distributed.tensor import DTensor
-
-    return tree_map(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, state)
+    return tree_map(lambda leaf: whole_tensor(leaf) if isinstance(leaf, Tensor) else leaf, state)
 
 
 def load_full_state(target: nn.Module | torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -16,10 +16,10 @@ from torch.distributed.device_mesh import init_device_mesh
 import infopro
 from infopro.engines import replicas as module_under_test
 from infopro.engines.parts_of_batches import gather_contrast, gradient_scale, scaled_gradient
-from infopro.engines.replicas import check_disjoint, replicate, without_gradient
+from infopro.engines.replicas import replicate, without_gradient
 from infopro.engines.shards import full_state, shard
 from infopro.engines.synced_batch_norm import synchronise_batch_norm
-from infopro.errors import BadConfiguration, NotYetSupported
+from infopro.errors import BadConfiguration
 from infopro.local import differentiate
 from infopro.objectives import Greedy, InfoPro, from_name, list_objectives
 from infopro.types import Batch
@@ -450,12 +450,3 @@ def test_finding_unused_parameters_leaves_no_trace():
     assert names == ("part.blocks/0.spare.weight", "part.blocks/0.spare.bias")
     assert all(p.grad is None for p in local.parameters()) and torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in local.state_dict().items())
-
-
-def test_stages_that_share_a_parameter_are_refused():
-    local = build(Greedy())
-    check_disjoint(local.stages)
-    tied = build(Greedy())
-    tied.model.blocks[1].layers[0].weight = tied.model.blocks[0].layers[0].weight
-    with pytest.raises(NotYetSupported, match=r"part.blocks/1.layers.0.weight in modules 1 and 2"):
-        check_disjoint(tied.stages)
