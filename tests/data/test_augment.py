@@ -62,6 +62,15 @@ def test_nothing_switched_on_is_the_identity():
     assert not torch.equal(augment(images, Augmentation(crop_padding=2), generator()), images)
 
 
+def test_the_drawn_half_is_flipped_with_or_without_a_crop():
+    images, draws = random_images(40), generator(7)
+    torch.randint(0, 1, (2, 40, 1), generator=draws)  # where a crop without padding lies
+    flips = torch.rand(40, generator=draws) < 0.5
+    expected = torch.where(flips.view(-1, 1, 1, 1), images.flip(3), images)
+    assert torch.equal(augment(images, Augmentation(flip=True), generator(7)), expected)
+    assert 0 < flips.sum() < 40
+
+
 def test_only_the_generator_decides():
     images, augmentation = random_images(20), Augmentation(2, "reflect", True, True)
     first = augment(images, augmentation, generator(1))
@@ -124,6 +133,28 @@ def test_normalize_gives_the_definition():
     assert out.dtype == torch.float32
     assert torch.allclose(out.flatten(), torch.tensor([-1.0, 2.0, 0.0]), atol=1e-6)
     assert images.flatten().tolist() == [0, 255, 51]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_memory_format_stays_and_changes_no_value(channels):
+    images = random_images(9)[:, :channels].contiguous()
+    last = images.contiguous(memory_format=torch.channels_last)
+    numbers = (0.49, 0.48, 0.45)[:channels], (0.25, 0.24, 0.26)[:channels]
+    for augmentation in (Augmentation(flip=True), Augmentation(2, "zero", flip=True)):
+        expected, found = (augment(each, augmentation, generator()) for each in (images, last))
+        assert torch.equal(found, expected)
+    assert torch.equal(normalize(last, *numbers), normalize(images, *numbers))
+    assert normalize(images, *numbers).is_contiguous()
+    assert normalize(last, *numbers).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_normalize_takes_any_strides():
+    images = random_images(4)
+    every_second = images.repeat_interleave(2, dim=3)[..., ::2]
+    assert not every_second.is_contiguous() and torch.equal(every_second, images)
+    assert torch.equal(
+        normalize(every_second, (0.4,) * 3, (0.2,) * 3), normalize(images, (0.4,) * 3, (0.2,) * 3)
+    )
 
 
 def test_wrong_input_is_refused():

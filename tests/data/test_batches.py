@@ -109,6 +109,13 @@ def test_the_augmentation_of_a_file_depends_on_its_place_not_on_its_batch(files)
     assert torch.equal(torch.cat([images for images, _ in small]), large[0][0])
 
 
+def test_batches_of_files_need_no_rearranging_for_a_channels_last_network(files):
+    flips = Augmentation(flip=True, random_resized_crop=True)
+    for augmentation in (None, flips):
+        for images, _ in read(files, mean=(0.5,) * 3, std=(0.5,) * 3, augmentation=augmentation):
+            assert images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+
+
 def test_files_without_augmentation_are_their_middle(files):
     (images, labels), *_ = read(files, mean=(0,) * 3, std=(1,) * 3, shuffle=False)
     with Image.open(files.paths[0]) as image:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +17,57 @@ from infopro.data._packages import import_package
 from infopro.data.augment import random_boxes
 from infopro.errors import BadData
 
-__all__ = ["central_crop", "random_crop", "read_image"]
+__all__ = ["central_crop", "random_crop"]
+
+SPARE = 2  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the pixels a side
 
 
-def read_image(path: Path) -> Any:
-    """The file as a Pillow image in RGB, whatever it was: grey, palette, CMYK, with transparency, 16 bits.
+def central_crop(path: Path, size: int) -> Tensor:
+    """uint8 [3, size, size]: the shorter side resized to size * 256 / 224, then the middle.
 
     Errors:
         BadData: not an image, truncated or otherwise broken; the message names the file.
     """
-    images = import_package("PIL.Image", extra="vision", purpose="reading image files")
+    with _opened(path) as image:
+        shorter = round(size * 256 / 224)
+        width, height = image.size
+        scale = shorter / min(width, height)
+        width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
+        image.draft(None, (SPARE * width, SPARE * height))
+        left, top = (width - size) // 2, (height - size) // 2
+        resized = _decoded(image).resize((width, height), _pillow().Resampling.BILINEAR)
+        return _to_tensor(resized.crop((left, top, left + size, top + size)))
+
+
+def random_crop(path: Path, size: int, generator: torch.Generator) -> Tensor:
+    """uint8 [3, size, size]: a random box of 8 to 100 % of the area, resized.
+
+    Errors:
+        BadData: as `central_crop`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        boxes = random_boxes(1, height=height, width=width, generator=generator)
+        top, left, box_height, box_width = (int(side) for side in boxes)
+        image.draft(None, (ceil(SPARE * size * width / box_width), ceil(SPARE * size * height / box_height)))
+        pixels = _decoded(image)
+        # the box in what was decoded; multiplied first, so that it cannot end a rounding error outside
+        box = (
+            left * pixels.width / width,
+            top * pixels.height / height,
+            (left + box_width) * pixels.width / width,
+            (top + box_height) * pixels.height / height,
+        )
+        return _to_tensor(pixels.resize((size, size), _pillow().Resampling.BILINEAR, box=box))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file as a Pillow image that is not yet decoded."""
+    images = _pillow()
     try:
         with images.open(path) as image:
-            image.load()
-            return _to_rgb(image, images)
+            yield image
     except Exception as error:  # decoders raise whatever they like
         reason = "not an image" if isinstance(error, images.UnidentifiedImageError) else one_line(error)
         raise BadData(
@@ -35,38 +75,23 @@ def read_image(path: Path) -> Any:
         ) from error
 
 
-def _to_rgb(image: Any, images: Any) -> Any:
+def _decoded(image: Any) -> Any:
+    """In RGB, whatever it was: grey, palette, CMYK, with transparency, 16 bits."""
+    image.load()
+    if image.mode == "RGB":
+        return image
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
-        return images.fromarray(
-            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        ).convert("RGB")
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return _pillow().fromarray(grey).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # without this step Pillow warns
     return image.convert("RGB")
 
 
-def central_crop(image: Any, size: int) -> Tensor:
-    """uint8 [3, size, size]: the shorter side resized to size * 256 / 224, then the middle."""
-    shorter = round(size * 256 / 224)
-    width, height = image.size
-    scale = shorter / min(width, height)
-    width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
-    return _to_tensor(image.resize((width, height), _bilinear()).crop((left, top, left + size, top + size)))
-
-
-def random_crop(image: Any, size: int, generator: torch.Generator) -> Tensor:
-    """uint8 [3, size, size]: a random box of 8 to 100 % of the area, resized."""
-    width, height = image.size
-    boxes = random_boxes(1, height=height, width=width, generator=generator)
-    top, left, box_height, box_width = (int(side) for side in boxes)
-    box = (left, top, left + box_width, top + box_height)
-    return _to_tensor(image.resize((size, size), _bilinear(), box=box))
-
-
-def _bilinear() -> Any:
-    return import_package("PIL.Image", extra="vision", purpose="reading image files").Resampling.BILINEAR
+def _pillow() -> Any:
+    return import_package("PIL.Image", extra="vision", purpose="reading image files")
 
 
 def _to_tensor(image: Any) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    """[3, H, W], in memory as Pillow has it: channels last."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infopro.data._transfer import to_device
 from infopro.data._types import Augmentation
 from infopro.errors import BadInput
 
@@ -48,13 +49,20 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Images as the network takes them: (x / 255 - mean) / std per channel.
 
-    Shapes: uint8 [N, C, H, W] in, float32 of the same shape out; `mean` and `std` hold C numbers in units of
-    images in [0, 1].
+    Shapes: uint8 [N, C, H, W] in, float32 of the same shape and memory format out; `mean` and `std` hold C
+    numbers in units of images in [0, 1].
     """
     # scaled by 255 instead of the image: one pass over the pixels less
-    center = 255 * torch.tensor(mean, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
-    scale = 255 * torch.tensor(std, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
-    return images.to(torch.float32).sub_(center).div_(scale)
+    center, scale = (
+        to_device(255 * torch.tensor(values, dtype=torch.float32), images.device) for values in (mean, std)
+    )
+    if images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
+        return images.to(torch.float32).sub_(center.view(-1, 1, 1)).div_(scale.view(-1, 1, 1))
+    num_images, channels, height, width = images.shape
+    # row by row: with a loop over C channels inside, a CPU is eight times slower
+    rows_NHR = images.permute(0, 2, 3, 1).flatten(2)
+    rows_NHR = rows_NHR.to(torch.float32).sub_(center.repeat(width)).div_(scale.repeat(width))
+    return rows_NHR.view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
 def random_boxes(
@@ -95,7 +103,10 @@ def _shift_and_flip(images: Tensor, augmentation: Augmentation, generator: torch
         0, 2 * padding + 1, (2, num_images, 1), generator=generator, device=generator.device
     )
     flips = torch.rand((num_images, 1), generator=generator, device=generator.device) < 0.5
-    offsets, flips = offsets.to(images.device) - padding, flips.to(images.device)
+    offsets, flips = to_device(offsets, images.device) - padding, to_device(flips, images.device)
+    if not padding:  # no gather, whose places weigh eight times what the pixels do
+        chosen = flips[:, :, None, None].to(torch.uint8)
+        return images.flip(3) * chosen + images * (1 - chosen)  # torch.where takes thrice the time
     rows = (
         torch.arange(height, device=images.device) + offsets[0]
     )  # [N, H] into the unpadded image, also outside it
@@ -123,7 +134,7 @@ def _resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     """[N, C, H, W]: a random box of each image, enlarged bilinearly to H x W."""
     num_images, _, height, width = images.shape
     boxes = random_boxes(num_images, height=height, width=width, generator=generator)
-    tops, lefts, heights, widths = (side.to(images.device) for side in boxes)
+    tops, lefts, heights, widths = (to_device(side, images.device) for side in boxes)
     rows = _sample_places(tops, heights, height)
     columns = _sample_places(lefts, widths, width)
     grid = torch.stack(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from infopro.data._decode import central_crop, read_image
+from infopro.data._decode import central_crop
 from infopro.data._messages import one_line, quoted
 from infopro.data._order import held_out_mask
 from infopro.data._seeds import counter_generator
@@ -165,7 +165,7 @@ def _decode(files: ImageFiles) -> tuple[ImageTensors, dict[Path, BadData]]:
 
     def decode(path: Path) -> Tensor | BadData:
         try:
-            return central_crop(read_image(path), files.image_size)
+            return central_crop(path, files.image_size)
         except BadData as error:
             return error
 
