@@ -1,4 +1,4 @@
-"""One optimizer for each stage, which steps at once: the gradients of one stage exist at a time.
+"""An optimizer that steps each stage at once: the gradients of one stage exist at a time.
 
     python examples/step_each_stage.py --steps 20
 
@@ -25,7 +25,8 @@ local = infopro.localize(
     objective=infopro.objectives.DGL(),
     task=infopro.tasks.Classification(num_classes=10),
 )
-optimizers = [torch.optim.SGD(stage.parameters(), lr=0.05, momentum=0.9) for stage in local.stages]
+optimizer = torch.optim.SGD(local.parameters(), lr=0.05, momentum=0.9)
+step_stage = infopro.engines.StageSteps(local, optimizer)
 gradient_bytes: list[int] = []
 
 
@@ -33,8 +34,7 @@ def step(index: int) -> None:
     """Runs between the backward pass of one stage and the forward pass of the next."""
     gradients = [p.grad for p in local.parameters() if p.grad is not None]
     gradient_bytes.append(sum(g.numel() * g.element_size() for g in gradients))
-    optimizers[index].step()
-    optimizers[index].zero_grad(set_to_none=True)
+    step_stage(index)
 
 
 for number in range(1, options.steps + 1):

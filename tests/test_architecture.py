@@ -21,6 +21,7 @@ ORDER = [
         "errors",
         "types",
         "random_streams",
+        "compiling",
         "_plugins",
         "splitting",
         "heads",

@@ -14,20 +14,24 @@ def run(capsys, *arguments):
     return status, printed.out, printed.err
 
 
-def test_plan_prints_a_table_with_a_column_per_k(capsys):
+def test_plan_prints_a_table_with_rows_for_each_k(capsys):
     status, out, _ = run(capsys, "plan", *RESNET, "--batch-size", "64", "--num-modules", "2", "4")
     assert status == 0
     assert "input 3x32x32" in out and "K = 4: cut behind" in out and "Not counted" in out
-    (peaks,) = [line.split() for line in out.splitlines() if line.strip().startswith("peak")]
-    assert peaks.count("MiB") == 5, "end to end, checkpoint, accumulate, K = 2, K = 4"
+    starts = ("end to end", "checkpoint", "accumulate", "local")
+    rows = [line.strip().split("  ")[0] for line in out.splitlines() if line.strip().startswith(starts)]
+    assert rows == [
+        *("end to end", "checkpoint per block", "checkpoint 2 segments", "checkpoint 4 segments"),
+        *("accumulate 4 parts", "local K = 2", "local K = 4"),
+        *("local K = 2 + checkpoint", "local K = 4 + checkpoint"),
+    ]
 
 
 def test_plan_answers_a_budget_with_the_smallest_k(capsys):
-    _, out, _ = run(
-        capsys, "plan", *RESNET, "--batch-size", "64", "--memory", "90MiB", "--objective", "greedy"
-    )
+    options = ["--batch-size", "64", "--num-modules", "2", "--objective", "greedy"]
+    _, out, _ = run(capsys, "plan", *RESNET, *options, "--memory", "90MiB")
     assert "90.0 MiB: K = 2 is the smallest that fits" in out
-    _, out, _ = run(capsys, "plan", *RESNET, "--batch-size", "64", "--memory", "1MiB")
+    _, out, _ = run(capsys, "plan", *RESNET, *options, "--memory", "1MiB")
     assert "the parameters and the optimizer state alone need" in out
 
 
@@ -35,8 +39,8 @@ def test_plan_answers_a_budget_and_a_k_with_the_largest_batch(capsys):
     _, out, _ = run(
         capsys, "plan", *RESNET, "--num-modules", "4", "--memory", "40MiB", "--objective", "greedy"
     )
-    (sizes,) = [line.split()[2:] for line in out.splitlines() if line.strip().startswith("batch size")]
-    assert len(sizes) == 2 and int(sizes[0]) < int(sizes[1])
+    rows = [line.split() for line in out.splitlines() if line.strip().startswith(("end to end", "local K"))]
+    assert len(rows) == 2 and int(rows[0][3]) < int(rows[1][4])
 
 
 def test_plan_takes_the_networks_own_input_size(capsys):

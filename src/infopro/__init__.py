@@ -39,7 +39,18 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LAZY = ("analysis", "data", "demo", "heads", "memory", "recipes", "report", "splitting", "training")
+_LAZY = (
+    "analysis",
+    "data",
+    "demo",
+    "engines",
+    "heads",
+    "memory",
+    "recipes",
+    "report",
+    "splitting",
+    "training",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

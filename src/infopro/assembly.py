@@ -25,12 +25,14 @@ def assemble(
     *,
     objective: Objective,
     task: Task,
+    recompute_objectives: bool = False,
     checked: bool = False,
 ) -> LocalModel:
     """Give every part of a split network its heads and its loss.
 
     Args:
         inputs: an example of the network's inputs; the first one is the image.
+        recompute_objectives: heads and losses run again in the backward pass.
         checked: the first batch need not be looked at, as where it has no values.
 
     Raises:
@@ -44,7 +46,7 @@ def assemble(
     shapes = [*split.description.boundary_shapes, ()]
     contexts = [StageContext(k, len(shapes), shape, tuple(image.shape[1:])) for k, shape in enumerate(shapes)]
     pairs = zip(split.parts, contexts, strict=True)
-    stages = [LocalStage(part, objective.build(context, task), context) for part, context in pairs]
+    stages = [LocalStage(p, objective.build(c, task), c, again=recompute_objectives) for p, c in pairs]
     for stage in stages:
         _place(stage.heads, image)
     return LocalModel(split, stages, task.to(image.device), checked=checked)

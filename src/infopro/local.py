@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infopro.errors import BadInput
+from infopro.compiling import compile_alone
+from infopro.errors import BadInput, NotYetSupported
 from infopro.objectives import StageObjective
 from infopro.random_streams import seed_stage
-from infopro.splitting import Flow, LiveSplit, Part, SplitModel, as_inputs
+from infopro.splitting import Flow, LiveSplit, Part, SplitModel, as_inputs, run_again_later
 from infopro.tasks import Task
 from infopro.types import Batch, Split, StageContext, StepOutput
 
@@ -24,11 +25,12 @@ __all__ = ["LocalModel", "LocalStage", "differentiate"]
 class LocalStage(nn.Module):
     """One of the K modules with its objective: a closed unit of forward, loss and backward."""
 
-    def __init__(self, part: Part, objective: StageObjective, context: StageContext):
+    def __init__(self, part: Part, objective: StageObjective, context: StageContext, *, again: bool = False):
         super().__init__()
         self.part = part
         self.objective = objective
         self.context = context
+        self.again = again  # heads and loss keep the features only, and run again in the backward pass
 
     @property
     def heads(self) -> nn.ModuleDict:
@@ -42,10 +44,18 @@ class LocalStage(nn.Module):
 
         `pass_on` gets what the module leaves before any head runs: its successor need not wait for them.
         """
-        flow = self.part(flow if self.context.index == 0 else flow.detached())
+        return self.run(flow if self.context.index == 0 else flow.detached(), batch, pass_on)
+
+    def run(
+        self, flow: Flow, batch: Batch, pass_on: Callable[[Flow], object] | None
+    ) -> tuple[Flow, Mapping[str, Tensor]]:
+        """`forward` on a flow that is detached already: what `LocalModel.compile` compiles."""
+        flow = self.part(flow)
         if pass_on is not None:
             pass_on(flow)
         features = self.part.result(flow) if self.context.is_last else self.part.boundary(flow)
+        if self.again:
+            return flow, run_again_later(self.objective, self.objective.modules(), features, batch)
         return flow, self.objective(features, batch)
 
 
@@ -114,6 +124,7 @@ class LocalModel(nn.Module):
         def learn(index: int, stage_losses: Mapping[str, Tensor]) -> None:
             differentiate(stage_losses["total"])
             losses.append({name: value.detach() for name, value in stage_losses.items()})
+            torch.clear_autocast_cache()  # else every module's weights stay in low precision, too
             if on_stage_done is not None:
                 on_stage_done(index)
             seed_stage(seed, index + 1)
@@ -138,6 +149,23 @@ class LocalModel(nn.Module):
     def start(self, inputs: tuple[Any, ...]) -> Flow:
         """What the first stage reads; raises NotYetSupported where stages run together only."""
         return self._split.start(inputs)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile every stage, module with heads and loss, as a graph of its own; `backward` runs those.
+
+        Arguments are those of `torch.compile`. A weight λ that changes costs one compilation, not one per
+        value. Compiled dropout draws other numbers than eager dropout does.
+
+        Raises:
+            NotYetSupported: a live network, whose stages run together only.
+        """
+        if isinstance(self._split, LiveSplit):
+            raise NotYetSupported(
+                "a network whose forward is run live cannot be compiled stage by stage",
+                remedy="compile its blocks: block.compile()",
+            )
+        for stage in self.stages:
+            stage.run = compile_alone(stage.run, *args, **kwargs)  # type: ignore[method-assign, arg-type]
 
     def check_once(self, images: Any, targets: Tensor) -> None:
         """`check` for the first batch, nothing for those after it."""

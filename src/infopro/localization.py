@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
 
 from infopro.assembly import assemble
-from infopro.errors import BadSplit
+from infopro.errors import BadConfiguration, BadSplit
 from infopro.local import LocalModel
-from infopro.memory import choose_cuts, parse_bytes, smallest_num_modules
+from infopro.memory import choose_cuts, choose_for_budget, parse_bytes
 from infopro.objectives import Objective
-from infopro.splitting import as_inputs, split_model
+from infopro.splitting import Checkpoint, as_inputs, blocks, one_by_one, split_model
 from infopro.splitting.inputs import check_network
 from infopro.tasks import Task
 
@@ -30,6 +31,7 @@ def localize(
     memory: str | int | None = None,
     balance: Literal["memory", "time", "depth"] = "memory",
     granularity: Literal["block", "any"] = "block",
+    checkpoint: Checkpoint = "none",
     record: bool = True,
 ) -> LocalModel:
     """Make any network trainable by a local objective, without changing or copying it.
@@ -39,18 +41,24 @@ def localize(
             `memory`, N is the batch size.
         objective: what each module but the last is trained on; the last one has the task's own loss.
         num_modules: K; or name the K-1 blocks that end a module in `cuts`; or say in `memory` what one
-            training
-            step may occupy ("8GiB", or bytes): the smallest K that is predicted to fit, with SGD's momentum.
+            training step may occupy ("8GiB", or bytes), with SGD's momentum. Of what is predicted to fit the
+            cheapest is taken: end to end; else the smallest K; else checkpoints, as few as suffice. The first
+            of `split.notes` says what was chosen and why.
         balance: how the cuts for K are chosen. "memory": the largest module's saved bytes, heads
             included, are
             as small as they can be. "time": its operations. "depth": the blocks are dealt out equally.
         granularity: "any" lets a cut lie behind any module, inside residual blocks too.
+        checkpoint: what keeps its inputs only, and runs again in the backward pass. "blocks": each block of
+            `infopro.blocks` for itself, or those of them that are named. "everything": heads and losses, too.
+            Gradients, BatchNorm's statistics and what is drawn stay the same to the last bit.
         record: False runs the network's own forward without recording it; see `splitting.split_model`.
 
     Raises:
         BadSplit, BadInput, NotSplittable: see `infopro.splitting.split_model`.
         BadInput: a network whose output does not fit the task.
-        DoesNotFit: no K fits into `memory`.
+        BadConfiguration: `checkpoint` names what is no block, or is given beside `memory`.
+        NotYetSupported: `checkpoint` for a network that can only run live.
+        DoesNotFit: nothing fits into `memory`.
 
     Example:
         >>> import torch, infopro
@@ -70,6 +78,13 @@ def localize(
     if sum(value is not None for value in given.values()) != 1:
         asked = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
         raise BadSplit("give one of num_modules, cuts and memory", got=asked or "none of them")
+    if memory is not None and checkpoint != "none":
+        raise BadConfiguration(
+            "memory decides by itself what is checkpointed",
+            got=f"checkpoint={checkpoint!r}",
+            remedy="drop one",
+        )
+    reasons = []
     if cuts is None:
         check_network(model, inputs)
         choice: dict[str, Any] = {
@@ -78,12 +93,16 @@ def localize(
             "balance": balance,
             "granularity": granularity,
         }
-        if num_modules is None:
-            num_modules = smallest_num_modules(model, inputs, budget=parse_bytes(memory or 0), **choice)
-        cuts = choose_cuts(model, inputs, num_modules=num_modules, **choice)
-    return assemble(
-        split_model(model, inputs, cuts=cuts, record=record), inputs, objective=objective, task=task
-    )
+        if memory is not None:
+            answer = choose_for_budget(model, inputs, budget=parse_bytes(memory), **choice)
+            num_modules, checkpoint = answer.num_modules, answer.checkpoint
+            reasons = [f"for {memory}: {answer.reason}"]
+        cuts = choose_cuts(model, inputs, num_modules=num_modules or 0, **choice)
+    recompute = () if checkpoint == "none" else one_by_one(blocks(model, inputs).units, checkpoint)
+    split = split_model(model, inputs, cuts=cuts, recompute=recompute, record=record)
+    split.description = replace(split.description, notes=(*reasons, *split.description.notes))
+    again = checkpoint == "everything"
+    return assemble(split, inputs, objective=objective, task=task, recompute_objectives=again)
 
 
 def _fixed(objective: Objective, num_modules: int | None, cuts: Sequence[str] | None) -> int:

@@ -52,6 +52,7 @@ class Split:
     boundary_shapes: tuple[tuple[int, ...], ...]  # per cut, without the batch dimension
     carried: tuple[int, ...]  # per cut, how many tensors cross it besides the boundary
     notes: tuple[str, ...] = ()  # what a user should know: shared parameters, in-place writes, constants
+    recomputed: tuple[str, ...] = ()  # the blocks that are not kept: up to each, all since the one before
     live: bool = False  # the network's own forward runs, in one process, instead of recorded parts
 
     @property

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from infopro.errors import BadConfiguration
-from infopro.heads import decoder
+from infopro.heads import decoder, list_decoders
+from infopro.heads._resized_convolution import ResizedConv2d
 
 
 def sizes(net):
-    return [module.size for module in net.modules() if isinstance(module, nn.Upsample)]
+    return [module.to_size for module in net.modules() if isinstance(module, ResizedConv2d)]
 
 
 def test_cifar_form_is_the_published_one():
@@ -23,7 +24,6 @@ def test_cifar_form_is_the_published_one():
         "3.bias": [3],
     }
     assert sizes(net) == [(32, 32)]
-    assert all(m.align_corners for m in net.modules() if isinstance(m, nn.Upsample))
 
 
 def test_imagenet_form_is_the_published_one():
@@ -44,12 +44,6 @@ def test_imagenet_form_never_shrinks_a_map():
     assert sizes(net) == [(112, 25), (112, 50), (112, 100)]
 
 
-def test_cifar_form_resizes_with_aligned_corners():
-    net = decoder("cifar", feature_shape=(1, 2, 2), image_shape=(1, 3, 3))
-    resized = net.prepare(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]))
-    assert torch.equal(resized[0, 0], torch.tensor([[0.0, 0.5, 1.0], [1.0, 1.5, 2.0], [2.0, 2.5, 3.0]]))
-
-
 def test_map_of_the_image_size_is_not_copied():
     net = decoder("cifar", feature_shape=(4, 8, 8), image_shape=(3, 8, 8))
     features = torch.rand(2, 4, 8, 8)
@@ -65,6 +59,13 @@ def test_half_precision_does_not_saturate(name):
     output = net(torch.rand(2, 4, 4, 4, dtype=torch.bfloat16))
     assert output.dtype == torch.float32
     assert output.max() < 1
+
+
+@pytest.mark.parametrize("name", list_decoders())
+def test_logits_are_what_the_sigmoid_reads(name):
+    net = decoder(name, feature_shape=(4, 4, 4), image_shape=(3, 8, 8)).eval()
+    features = torch.rand(2, 4, 4, 4)
+    assert torch.equal(torch.sigmoid(net.logits(features)), net(features))
 
 
 def test_input_that_is_no_image_is_refused():

@@ -104,3 +104,15 @@ def test_autocast_does_not_lower_the_precision():
         inside = supervised_contrastive(features, LABELS)
     assert torch.equal(inside, supervised_contrastive(features, LABELS))
     assert supervised_contrastive(features.bfloat16(), LABELS).dtype == torch.float32
+
+
+def test_nothing_of_the_size_of_all_pairs_is_kept():
+    num_images, kept = 64, []
+
+    def pack(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        supervised_contrastive(embeddings(num_images).requires_grad_(), torch.arange(num_images) % 4)
+    assert 0 < max(kept) < num_images**2

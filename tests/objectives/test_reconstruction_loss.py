@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from infopro.objectives import reconstruction_loss
+from infopro.objectives import reconstruction_loss, reconstruction_loss_of_logits
 
 
 def image(*values):
@@ -48,3 +48,25 @@ def test_autocast_changes_nothing():
         inside = reconstruction_loss(decoded, target)
     assert torch.equal(inside, reconstruction_loss(decoded, target))
     assert reconstruction_loss(decoded.bfloat16(), target).dtype == torch.float32
+
+
+def test_loss_of_logits_is_that_of_their_sigmoid_with_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)).requires_grad_()
+    target = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=generator)
+    loss, expected = (
+        reconstruction_loss_of_logits(logits, target),
+        reconstruction_loss(torch.sigmoid(logits), target),
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    (gradient,), (right,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, right, rtol=1e-10, atol=1e-15)
+
+
+def test_loss_of_logits_learns_where_the_sigmoid_is_flat():
+    logits = torch.full((1, 1, 1, 1), 40.0, requires_grad=True)
+    loss = reconstruction_loss_of_logits(logits, torch.zeros(1, 1, 1, 1))
+    loss.backward()
+    assert loss.item() == pytest.approx(40.0)
+    assert logits.grad.item() == pytest.approx(1.0)
+    assert reconstruction_loss_of_logits(logits.bfloat16(), torch.zeros(1, 1, 1, 1)).dtype == torch.float32

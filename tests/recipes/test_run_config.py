@@ -58,6 +58,7 @@ def test_a_configuration_is_frozen_and_takes_keywords_only() -> None:
         ("decoder", "none-such"),
         ("objective", "infopro-kontrast"),
         ("parallel", "sideways"),
+        ("checkpoint", "some"),
         ("views", 2),  # which only `cached` reads
         ("replay", 9),  # which only `decoupled` reads
     ],
@@ -84,6 +85,7 @@ def test_each_value_out_of_range_is_one_problem_that_names_it(field: str, value:
         ("seed", 2**63 - 1),
         ("epochs", 1),
         ("batch_size", 2),
+        ("checkpoint", "everything"),
     ],
 )
 def test_values_on_the_edge_are_allowed(field: str, value: object) -> None:
@@ -112,6 +114,13 @@ def test_what_replicas_share_is_allowed_in_one_process_and_refused_where_there_a
     assert recipes.problems(dataclasses.replace(RunConfig(), **{name: True})) == []
     (problem,) = recipes.problems(dataclasses.replace(RunConfig(), parallel="cached", **{name: True}))
     assert problem == f"{name} is set but parallel is 'cached', allowed: none, pipeline, data"
+
+
+@pytest.mark.parametrize("mode", ["pipeline", "data", "cached", "decoupled"])
+def test_compiled_modules_run_in_one_process(mode: str) -> None:
+    assert recipes.problems(RunConfig(compile=True)) == []
+    (problem,) = recipes.problems(RunConfig(compile=True, parallel=mode))  # type: ignore[arg-type]
+    assert problem == f"compile is set but parallel is {mode!r}, allowed with: none"
 
 
 @pytest.mark.parametrize("mode", ["pipeline", "cached", "decoupled"])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from infopro.local import LocalModel
 from infopro.splitting import Flow
@@ -54,7 +55,7 @@ class Engine(ABC):
     """One process's view of a step: the modules that it owns, where their input comes from and where it goes.
 
     The training loop is the same for every engine: it asks `feed` for work, calls `backward` on it, steps the
-    optimizer over `parameters()` and hands numbers to `gather`.
+    optimizer over `parameters()`, unless `backward` does, and hands numbers to `gather`.
     """
 
     local: LocalModel
@@ -62,6 +63,7 @@ class Engine(ABC):
     replica: int = 0
     replicas: int = 1
     stopped: bool = False  # `feed` ended early because it was asked to
+    optimizer: Optimizer | None = None  # stepped by `backward`, stage by stage; None: by the loop
 
     @property
     def is_last(self) -> bool:

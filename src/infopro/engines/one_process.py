@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
+from torch.optim import Optimizer
+
 from infopro.engines._base import Batches, Engine, Phase, Work
+from infopro.engines.stage_steps import StageSteps
 from infopro.local import LocalModel
 from infopro.types import Batch, StepOutput
 
@@ -17,11 +20,21 @@ class OneProcess(Engine):
     """The engine that every other one is compared with.
 
     Args:
+        optimizer: one to be stepped stage by stage, each as soon as its gradients are there, which are then
+            freed; the weights are the same as without it.
         stop: asked before every training step; True ends the phase there.
     """
 
-    def __init__(self, local: LocalModel, *, stop: Callable[[], bool] = lambda: False):
+    def __init__(
+        self,
+        local: LocalModel,
+        *,
+        optimizer: Optimizer | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ):
         self.local = local
+        self.optimizer = optimizer
+        self._step = None if optimizer is None else StageSteps(local, optimizer)
         self.stages = range(len(local.stages))
         self._stop = stop
 
@@ -38,7 +51,8 @@ class OneProcess(Engine):
             yield Work(None, Batch(images, targets), phase, step)
 
     def backward(self, work: Work, *, seed: int) -> StepOutput:
-        return self.local.backward(work.batch.images, work.batch.targets, seed=seed)
+        batch = work.batch
+        return self.local.backward(batch.images, batch.targets, seed=seed, on_stage_done=self._step)
 
     def predict(self, work: Work) -> Any:
         return self.local.model(work.batch.images)

@@ -11,10 +11,11 @@ from typing import Any
 
 from infopro._plugins import public_modules
 from infopro.errors import BadConfiguration, UnknownName
-from infopro.heads._base import DecoderBuilder, Head, TaskHeadBuilder, at_least_float32
+from infopro.heads._base import Decoder, DecoderBuilder, Head, TaskHeadBuilder, at_least_float32
 from infopro.heads._features import SpatialLayout, ToFeatureMap, spatial_layout
 
 __all__ = [
+    "Decoder",
     "Head",
     "SpatialLayout",
     "ToFeatureMap",
@@ -59,7 +60,7 @@ def task_head(
     )
 
 
-def decoder(name: str, *, feature_shape: Sequence[int], image_shape: Sequence[int]) -> Head:
+def decoder(name: str, *, feature_shape: Sequence[int], image_shape: Sequence[int]) -> Decoder:
     """A net that reconstructs the image from a module's features: [N, C, H, W] as the image, in [0, 1].
 
     Args:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from infopro.heads._resized_convolution import ResizedConv2d
+
 __all__ = [
+    "Decoder",
     "DecoderBuilder",
     "Head",
-    "SigmoidInFloat32",
     "TaskHeadBuilder",
     "at_least_float32",
     "conv_norm_relu",
     "global_pool",
     "he_normal_",
+    "norm_relu",
     "resize",
+    "resized_convolution",
 ]
 
 Shape = tuple[int, ...]
+AnyHead = TypeVar("AnyHead", bound="Head")
 
 
 class TaskHeadBuilder(Protocol):
@@ -28,7 +33,7 @@ class TaskHeadBuilder(Protocol):
 
 
 class DecoderBuilder(Protocol):
-    def __call__(self, *, feature_shape: Shape, image_shape: Shape) -> Head: ...
+    def __call__(self, *, feature_shape: Shape, image_shape: Shape) -> Decoder: ...
 
 
 class Head(nn.Module):
@@ -45,6 +50,20 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         output: Tensor = self.layers(self.prepare(features))
         return output
+
+
+class Decoder(Head):
+    """An auxiliary net that draws the image; its last layer is a sigmoid, so that values lie in [0, 1]."""
+
+    def __init__(self, *, prepare: nn.Module, layers: Iterable[nn.Module]):
+        super().__init__(prepare=prepare, layers=[*layers, SigmoidInFloat32()])
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What the sigmoid reads: a loss of logits is cheaper and stays exact where the sigmoid saturates."""
+        values: Tensor = self.prepare(features)
+        for layer in list(self.layers)[:-1]:
+            values = layer(values)
+        return values
 
 
 class SigmoidInFloat32(nn.Module):
@@ -64,21 +83,34 @@ def conv_norm_relu(
 ) -> list[nn.Module]:
     """Convolution that keeps the map's size (but for the stride), BatchNorm, ReLU."""
     convolution = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=bias)
-    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU()]
+    return norm_relu(convolution)
+
+
+def norm_relu(convolution: nn.Conv2d) -> list[nn.Module]:
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
 
 
 def global_pool() -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
 
-def resize(layout_size: tuple[int, int], to: tuple[int, int]) -> nn.Module:
+def resize(size: tuple[int, int], to: tuple[int, int]) -> nn.Module:
     """Bilinear, corners aligned as published; nothing where the size fits already (bilinear would copy)."""
-    if layout_size == to:
+    if size == to:
         return nn.Identity()
     return nn.Upsample(size=to, mode="bilinear", align_corners=True)
 
 
-def he_normal_(head: Head) -> Head:
+def resized_convolution(
+    in_channels: int, out_channels: int, *, size: tuple[int, int], to: tuple[int, int]
+) -> nn.Conv2d:
+    """Convolution 3x3 of the map brought to another size."""
+    if size == to:
+        return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    return ResizedConv2d(in_channels, out_channels, size=size, to=to)
+
+
+def he_normal_(head: AnyHead) -> AnyHead:
     """Draws every convolution's weights as the paper does: N(0, sqrt(2 / (kernel² · out_channels)))."""
     for module in head.modules():
         if isinstance(module, nn.Conv2d):

@@ -5,25 +5,26 @@ from __future__ import annotations
 from torch import nn
 
 from infopro.heads._base import (
+    Decoder,
     DecoderBuilder,
-    Head,
     Shape,
-    SigmoidInFloat32,
     conv_norm_relu,
     he_normal_,
-    resize,
+    norm_relu,
+    resized_convolution,
 )
 from infopro.heads._features import ToFeatureMap, spatial_layout
 
 __all__ = ["DECODERS", "imagenet_decoder"]
 
 
-def imagenet_decoder(*, feature_shape: Shape, image_shape: Shape) -> Head:
+def imagenet_decoder(*, feature_shape: Shape, image_shape: Shape) -> Decoder:
     """Convolutions to 128, 32, 12 channels (each BN, ReLU) at growing size, to the image's, sigmoid.
 
     conv 1x1; up to a quarter of the image's side; conv 3x3; up to half; conv 3x3; up to the image; conv 3x3
     (Wang et al., ICLR 2021, their code; convolutions with bias). A map that is larger than the next size
-    keeps its own.
+    keeps its own. Resizing and the convolution behind it are one layer, see `ResizedConv2d`; an identity
+    holds the place of each resizing, so that the numbers of the layers are the published ones.
 
     Shapes:
         features of any layout -> [N, C, H, W] of the image, in [0, 1], at least float32.
@@ -34,15 +35,14 @@ def imagenet_decoder(*, feature_shape: Shape, image_shape: Shape) -> Head:
     half = _at_least(quarter, image, part=2)
     layers: list[nn.Module] = [
         *conv_norm_relu(layout.channels, 128, kernel=1, bias=True),
-        resize(layout.size, quarter),
-        *conv_norm_relu(128, 32, kernel=3, bias=True),
-        resize(quarter, half),
-        *conv_norm_relu(32, 12, kernel=3, bias=True),
-        resize(half, (image[0], image[1])),
-        nn.Conv2d(12, image_channels, 3, padding=1),
-        SigmoidInFloat32(),
+        nn.Identity(),
+        *norm_relu(resized_convolution(128, 32, size=layout.size, to=quarter)),
+        nn.Identity(),
+        *norm_relu(resized_convolution(32, 12, size=quarter, to=half)),
+        nn.Identity(),
+        resized_convolution(12, image_channels, size=half, to=(image[0], image[1])),
     ]
-    return he_normal_(Head(prepare=ToFeatureMap(layout), layers=layers))
+    return he_normal_(Decoder(prepare=ToFeatureMap(layout), layers=layers))
 
 
 def _at_least(size: tuple[int, int], image: list[int], *, part: int) -> tuple[int, int]:

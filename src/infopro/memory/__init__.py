@@ -1,10 +1,11 @@
 """What a training step keeps in memory: predicted without a GPU, measured, and how cuts divide it."""
 
-from infopro.memory.budget import Answer, DoesNotFit, format_bytes, parse_bytes, smallest_num_modules
+from infopro.memory.budget import Answer, DoesNotFit, choose_for_budget, format_bytes, parse_bytes
 from infopro.memory.choose import CutChooser, choose_cuts
 from infopro.memory.measure import Measurement, SavedBytes, measure, measure_saved_bytes, saved_storages
 from infopro.memory.plan import Plan, PlanRow, plan
 from infopro.memory.planner import Planner
+from infopro.memory.segments import checkpoint_segments
 from infopro.memory.stages import summarize_stages
 from infopro.memory.step import StepMemory
 
@@ -18,13 +19,14 @@ __all__ = [
     "Planner",
     "SavedBytes",
     "StepMemory",
+    "checkpoint_segments",
     "choose_cuts",
+    "choose_for_budget",
     "format_bytes",
     "measure",
     "measure_saved_bytes",
     "parse_bytes",
     "plan",
     "saved_storages",
-    "smallest_num_modules",
     "summarize_stages",
 ]

@@ -1,4 +1,4 @@
-"""Answers a memory budget: the smallest K that fits, or the largest batch, or why nothing does."""
+"""Answers a memory budget: the cheapest step that fits, or the largest batch, or why nothing does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from infopro.errors import BadConfiguration, BadSplit, InfoProError
+from infopro.errors import BadConfiguration, InfoProError
 from infopro.memory.planner import Planner
+from infopro.memory.recomputing import fewest, order
+from infopro.splitting import Checkpoint
 from infopro.splitting.program import batch_size_of
 
 if TYPE_CHECKING:
@@ -20,17 +22,18 @@ __all__ = [
     "Answer",
     "DoesNotFit",
     "answer_for",
+    "choose_for_budget",
     "format_bytes",
     "largest_batch",
     "parse_bytes",
-    "smallest_k",
-    "smallest_num_modules",
 ]
 
 _UNITS = {"": 1, "B": 1, **{f"{p}iB": 1024**e for e, p in enumerate("KMGT", 1)}}
 _UNITS |= {f"{p}B": 1000**e for e, p in enumerate("KMGT", 1)}
 _MOST_MODULES = 16  # tried for a budget: beyond, the first block decides the peak
 _MOST_IMAGES = 1 << 20
+_TRIED = 2, 3, 4, 8, 16  # K with checkpoints: more heads cost more than more blocks a second time
+_PARTS = 4  # of a batch that is accumulated
 
 
 class DoesNotFit(InfoProError):
@@ -42,9 +45,10 @@ class Answer:
     """What a budget allows."""
 
     budget: int  # bytes
-    num_modules: int | None  # the smallest K that fits, 1 for end to end; None: nothing fits
-    peak: int  # of that K; of the smallest step where nothing fits
-    reason: str  # one sentence
+    num_modules: int | None  # K of what fits, 1 for end to end; None: nothing fits
+    peak: int  # of that step; of the smallest one where nothing fits
+    reason: str  # one sentence: what was chosen and why, and what would fit, too
+    checkpoint: Checkpoint = "none"  # what must run again: the names of some blocks, or "everything"
 
 
 def parse_bytes(size: str | int) -> int:
@@ -82,58 +86,83 @@ def format_bytes(size: float) -> str:
     return f"{size:.{max(0, 2 - (abs(size) >= 10) - (abs(size) >= 100))}f} {unit}"
 
 
-def answer_for(planner: Planner, budget: int, batch_size: int, rows: Sequence[PlanRow]) -> Answer:
-    """The smallest K whose predicted peak keeps the budget; what `rows` hold already is not run again."""
-    known = {row.num_modules: row.step.peak for row in rows if row.num_modules > 1}
-    known[1] = rows[0].step.peak
+def answer_for(planner: Planner, budget: int, batch_size: int, rows: Sequence[PlanRow] = ()) -> Answer:
+    """The first step of these that keeps the budget; what `rows` hold already is not run again.
 
-    def peak(k: int) -> int:
-        if k not in known:
-            known[k] = planner.local(k, batch_size)[1].peak
-        return known[k]
+    End to end; the smallest K; the smallest K with as few checkpointed blocks as possible; the smallest K
+    with all blocks, heads and losses checkpointed.
+    """
+    known = {(row.num_modules, row.checkpoint): row.step.peak for row in rows if row.cuts or row is rows[0]}
 
-    return smallest_k(planner, budget, batch_size, peak)
+    def peak(num_modules: int, checkpoint: Checkpoint = "none") -> int:
+        key = (num_modules, str(checkpoint))
+        if key not in known:
+            known[key] = planner.local(num_modules, batch_size, checkpoint)[1].peak
+        return known[key]
 
-
-def smallest_k(
-    planner: Planner, budget: int, batch_size: int, peak: Callable[[int], int] | None = None
-) -> Answer:
-    """Try K = 1, 2, 3 ... and skip those that cannot fit whatever else the step does."""
-    peak = peak or (lambda k: planner.local(k, batch_size)[1].peak)
     if planner.fixed_bytes > budget:
         return Answer(budget, None, planner.fixed_bytes, _parameters_alone(planner, budget))
-    best = (0, 0)
     for k in range(1, min(_MOST_MODULES, planner.chooser.most_modules) + 1):
-        if planner.least(k, batch_size) > budget:
-            continue
-        found = peak(k)
-        if found <= budget:
+        # those that cannot fit whatever else the step does are skipped
+        if planner.least(k, batch_size) <= budget and peak(k) <= budget:
             name = "end to end" if k == 1 else f"K = {k}"
-            return Answer(budget, k, found, f"{name} is the smallest that fits: {format_bytes(found)}")
-        best = min(best, (found, k)) if best[1] else (found, k)
-    found, k = best if best[1] else _smallest_step(planner, batch_size, peak)
-    fixed = format_bytes(planner.fixed_bytes)
-    reason = (
-        f"nothing fits into {format_bytes(budget)} at batch size {batch_size}: the smallest step, K = {k}, "
-        f"needs {format_bytes(found)}, {fixed} of it for parameters and optimizer state; take a smaller "
-        "batch or input, or checkpoint inside the modules"
-    )
-    return Answer(budget, None, found, reason)
+            exact = _exact(planner, budget, batch_size) if k > 1 else ""
+            reason = f"{name} is the smallest that fits: {format_bytes(peak(k))}{exact}"
+            return Answer(budget, k, peak(k), reason)
+    return _recomputing(planner, budget, batch_size, peak)
 
 
-def smallest_num_modules(model: nn.Module, inputs: tuple[Any, ...], *, budget: int, **choice: Any) -> int:
-    """The smallest K whose step of this batch is predicted to keep a budget, SGD's momentum counted.
+def _recomputing(planner: Planner, budget: int, batch_size: int, peak: Callable[..., int]) -> Answer:
+    """The answer where nothing fits without a second run."""
+    exact = _exact(planner, budget, batch_size)
+    live = planner.split(1).live
+    tried = [k for k in _TRIED if k <= planner.chooser.most_modules] or [1]
+    hopeless = live or planner.least_recomputed(batch_size) > budget
+    steps = [] if hopeless else [(k, how) for how in ("blocks", "everything") for k in tried]
+    k, how = next(((k, how) for k, how in steps if peak(k, how) <= budget), (0, "none"))
+    if not k:
+        how = "none" if live else "everything"
+        least, k = min((peak(k, how), k) for k in (tried[-1:] if hopeless else tried))
+        reason = (
+            f"nothing fits into {format_bytes(budget)} at batch size {batch_size}: K = {k}"
+            f"{'' if live else ' with everything checkpointed'} needs {format_bytes(least)}, "
+            f"{format_bytes(planner.fixed_bytes)} of it for parameters and optimizer state; take a smaller "
+            f"batch or input{exact}"
+        )
+        return Answer(budget, None, least, reason)
+    chosen: Checkpoint = "everything"
+    text = "all blocks, heads and losses"
+    if how == "blocks":
+        blocks = order(planner, batch_size, k)
+        chosen = fewest(planner, blocks, lambda some: peak(k, some) <= budget)
+        text = f"{len(chosen)} of {len(blocks)} blocks ({', '.join(chosen)})"
+    found = peak(k, chosen)
+    reason = f"nothing fits without recomputation; K = {k} does where {text} run again in the backward pass"
+    return Answer(budget, k, found, f"{reason}: {format_bytes(found)}{exact}", chosen)
+
+
+def _exact(planner: Planner, budget: int, batch_size: int) -> str:
+    """What keeps the budget without local losses."""
+    steps = {f"accumulating {_PARTS} parts (BatchNorm apart)": planner.accumulated(batch_size, _PARTS).peak}
+    if not planner.split(1).live:
+        steps = {"end to end with checkpoints per block": planner.checkpointed(batch_size).peak, **steps}
+    fitting = [f"{name} ({format_bytes(peak)})" for name, peak in steps.items() if peak <= budget]
+    return f"; the exact gradient fits, too: {', '.join(fitting)}" if fitting else ""
+
+
+def choose_for_budget(model: nn.Module, inputs: tuple[Any, ...], *, budget: int, **choice: Any) -> Answer:
+    """What is predicted to keep a budget with this batch, SGD's momentum counted; see `answer_for`.
 
     Args:
         choice: objective, task, balance, granularity, as `Planner` takes them.
 
     Raises:
-        DoesNotFit: none does.
+        DoesNotFit: nothing does.
     """
-    answer = smallest_k(Planner(model, inputs, **choice), budget, batch_size_of(inputs))
+    answer = answer_for(Planner(model, inputs, **choice), budget, batch_size_of(inputs))
     if answer.num_modules is None:
         raise DoesNotFit(answer.reason)
-    return answer.num_modules
+    return answer
 
 
 def largest_batch(planner: Planner, num_modules: int, budget: int) -> int:
@@ -162,18 +191,6 @@ def largest_batch(planner: Planner, num_modules: int, budget: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
-
-
-def _smallest_step(planner: Planner, batch_size: int, peak: Callable[[int], int]) -> tuple[int, int]:
-    """The K that comes closest, where none was worth a try."""
-    bounds = []
-    for k in range(1, min(_MOST_MODULES, planner.chooser.most_modules) + 1):
-        try:
-            bounds.append((planner.least(k, batch_size), k))
-        except BadSplit:
-            break
-    k = min(bounds)[1]
-    return peak(k), k
 
 
 def _parameters_alone(planner: Planner, budget: int) -> str:

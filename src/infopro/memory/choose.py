@@ -14,14 +14,14 @@ from infopro.errors import BadConfiguration, BadSplit, NotReplayable
 from infopro.memory.costs import Costs, measure_costs
 from infopro.memory.partition import best_partition
 from infopro.objectives import Objective
-from infopro.splitting.blocks import FEW, TIERS, Tier, blocks_of
+from infopro.splitting.blocks import FEW, TIERS, Tier, blocks_in, blocks_of
 from infopro.splitting.depth import equal_depth, equal_depth_cuts
 from infopro.splitting.fake import FakeNetwork, RealNetwork, data_dependence
 from infopro.splitting.program import batch_size_of, resized
 from infopro.splitting.survey import Survey, survey
 from infopro.tasks import Task
 
-__all__ = ["Balance", "CutChooser", "Granularity", "choose_cuts"]
+__all__ = ["Balance", "CutChooser", "Granularity", "choose_cuts", "chooser_for"]
 
 Balance = Literal["memory", "time", "depth"]
 Granularity = Literal["block", "any"]
@@ -57,11 +57,16 @@ def choose_cuts(
         return []
     if balance == "depth" and granularity == "block":
         return equal_depth_cuts(model, inputs, num_modules)
-    try:
-        chooser = CutChooser(FakeNetwork(model), inputs, objective=objective, task=task)
-    except NotReplayable:  # forward reads values: it can only be watched with real ones, so with few
-        chooser = CutChooser(RealNetwork(model), resized(inputs, 2), objective=objective, task=task)
+    chooser = chooser_for(model, inputs, objective=objective, task=task)
     return chooser.cuts(num_modules, balance=balance, granularity=granularity)
+
+
+def chooser_for(model: nn.Module, inputs: tuple[Any, ...], *, objective: Objective, task: Task) -> CutChooser:
+    """A chooser that has watched a fake twin of the network, or where that is impossible the network."""
+    try:
+        return CutChooser(FakeNetwork(model), inputs, objective=objective, task=task)
+    except NotReplayable:  # forward reads values: it can only be watched with real ones, so with few
+        return CutChooser(RealNetwork(model), resized(inputs, 2), objective=objective, task=task)
 
 
 class CutChooser:
@@ -100,12 +105,16 @@ class CutChooser:
         tiers = self._tiers(num_modules, granularity)
         if balance == "depth":
             return equal_depth(self._blocks[tiers[0]], num_modules=num_modules)
-        best, largest = self._partition(tiers[0], num_modules, balance)
-        for tier in tiers[1:]:
-            finer, cost = self._partition(tier, num_modules, balance)
-            if cost < _WORTH * largest:
-                best, largest = finer, cost
-        return best
+        return self._even(tiers, num_modules, balance)
+
+    def segments(self, num_segments: int) -> list[str]:
+        """The ends of all but the last of K consecutive stretches that save equally much, without heads.
+
+        Raises:
+            BadSplit: K below 1, or more segments than blocks.
+        """
+        tiers = self._tiers(num_segments, "block")
+        return self._even(tiers, num_segments, "memory", heads=False) if num_segments > 1 else []
 
     def largest(
         self, num_modules: int, *, balance: Balance = "memory", granularity: Granularity = "block"
@@ -119,9 +128,16 @@ class CutChooser:
         return _largest(cost, [points.index(cut) for cut in cuts], len(points))
 
     @property
-    def block_names(self) -> tuple[str, ...]:
-        """The blocks as users know them."""
-        return self._blocks[self._tiers(1, "block")[0]].names
+    def units(self) -> tuple[str, ...]:
+        """The blocks as users know them, the stem included."""
+        return blocks_in(self._model, self._run).units
+
+    def recomputation(self) -> dict[str, tuple[float, float]]:
+        """For each of `units` the bytes that it saves, and the forward operations that a second run costs."""
+        points = self.units[:-1]
+        costs = self._costs_of(points)
+        saved, operations = (f(points, heads=False) for f in (costs.bytes_between, costs.flops_between))
+        return {name: (saved(i - 1, i), operations(i - 1, i)) for i, name in enumerate(self.units)}
 
     @property
     def most_modules(self) -> int:
@@ -143,11 +159,23 @@ class CutChooser:
             )
         return [tier for tier in tiers if len(self._blocks[tier].units) >= num_modules]
 
-    def _partition(self, tier: Tier, num_modules: int, balance: Balance) -> tuple[list[str], float]:
+    def _even(
+        self, tiers: Sequence[Tier], num_modules: int, balance: Balance, *, heads: bool = True
+    ) -> list[str]:
+        best, largest = self._partition(tiers[0], num_modules, balance, heads)
+        for tier in tiers[1:]:
+            finer, cost = self._partition(tier, num_modules, balance, heads)
+            if cost < _WORTH * largest:
+                best, largest = finer, cost
+        return best
+
+    def _partition(
+        self, tier: Tier, num_modules: int, balance: Balance, heads: bool
+    ) -> tuple[list[str], float]:
         points = self._blocks[tier].units[:-1]  # the last module has a block, too
         costs = self._costs_of(points)
         between = costs.bytes_between if balance == "memory" else costs.flops_between
-        cost = between(points)
+        cost = between(points, heads=heads)
         chosen = best_partition(cost, num_points=len(points), num_modules=num_modules)
         return [points[index] for index in chosen], _largest(cost, chosen, len(points))
 

@@ -40,7 +40,7 @@ class Costs:
     ends: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> saved, operations before its end
     heads: dict[str, _Head] = field(default_factory=dict)
 
-    def bytes_between(self, names: Sequence[str]) -> Callable[[int, int], float]:
+    def bytes_between(self, names: Sequence[str], *, heads: bool = True) -> Callable[[int, int], float]:
         """Unique saved bytes of a module that begins behind names[i] and ends behind names[j], its
         heads' too.
 
@@ -50,22 +50,22 @@ class Costs:
 
         def cost(start: int, end: int) -> float:
             if start not in table:
-                table[start] = self._row(start, names)
+                table[start] = self._row(start, names, heads)
             return table[start][end - start - 1]
 
         return cost
 
-    def flops_between(self, names: Sequence[str]) -> Callable[[int, int], float]:
+    def flops_between(self, names: Sequence[str], *, heads: bool = True) -> Callable[[int, int], float]:
         """Forward operations of that module and its heads."""
         positions = [0, *(self.ends[name][1] for name in names), self.flops]
 
         def cost(start: int, end: int) -> float:
-            head = self.heads[names[end]].flops if end < len(names) else 0
+            head = self.heads[names[end]].flops if heads and end < len(names) else 0
             return positions[end + 1] - positions[start + 1] + head
 
         return cost
 
-    def _row(self, start: int, names: Sequence[str]) -> list[int]:
+    def _row(self, start: int, names: Sequence[str], heads: bool) -> list[int]:
         """The costs of all modules that begin behind names[start]."""
         positions = [0, *(self.ends[name][0] for name in names), len(self.saved)]
         seen: set[int] = set()
@@ -75,7 +75,7 @@ class Costs:
                 if key not in seen:
                     seen.add(key)
                     total += size
-            head = self.heads[names[end]].saved if end < len(names) else []
+            head = self.heads[names[end]].saved if heads and end < len(names) else []
             row.append(total + sum(size for key, size in dict(head).items() if key not in seen))
         return row
 

@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from infopro.check import unchanged
 from infopro.local import LocalModel
-from infopro.memory.step import track_step
+from infopro.memory.step import cut_off, track_step
 from infopro.memory.tracker import Kind, storage_key
 
 __all__ = ["Measurement", "SavedBytes", "measure", "measure_saved_bytes", "saved_storages"]
@@ -50,7 +50,7 @@ def saved_storages(model: nn.Module) -> Iterator[dict[int, int]]:
     def pack(tensor: Tensor) -> Tensor:
         if storage_key(tensor) not in owned:
             sizes[storage_key(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor.detach()  # an output that its own node kept would be a cycle
+        return cut_off(tensor)
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         yield sizes

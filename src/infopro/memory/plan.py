@@ -41,6 +41,7 @@ class PlanRow:
     batch_size: int
     cuts: tuple[str, ...]
     step: StepMemory
+    checkpoint: str = "none"  # "blocks", or end to end "segments"
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ class Plan:
         """Ordinary training."""
         return self.rows[0]
 
-    def local(self, num_modules: int) -> PlanRow:
-        """The row of K local modules.
+    def local(self, num_modules: int, checkpoint: Literal["none", "blocks"] = "none") -> PlanRow:
+        """The row of K local modules, without checkpointing or with every block checkpointed.
 
         Raises:
             BadInput: a K that was not planned.
         """
-        rows = {row.num_modules: row for row in self.rows if row.method.startswith("local")}
+        local = [row for row in self.rows if row.method.startswith("local")]
+        rows = {row.num_modules: row for row in local if row.checkpoint == checkpoint}
         if num_modules not in rows:
             raise BadInput("no row of the plan has this K", got=num_modules, allowed=f"{sorted(rows)}")
         return rows[num_modules]
@@ -91,8 +93,8 @@ def plan(
     memory: str | int | None = None,
     device: str = "cuda",
 ) -> Plan:
-    """Predict the bytes of one training step end to end, with checkpointing, accumulation and K local
-    modules.
+    """Predict the bytes of one training step end to end, with checkpointing, with accumulation, and in K
+    local modules with and without checkpointing.
 
     The step is run with fake tensors: every operation and its backward pass, but no data. Nothing is
     allocated, no
@@ -102,12 +104,13 @@ def plan(
     Args:
         example_input: a tensor [N, ...] or a tuple of the network's inputs; real, or on the "meta" device.
         batch_size: None: N. "largest": for end to end and each K the largest that `memory` allows.
-        num_modules: the K to plan; those above the number of blocks are left out, and said so.
+        num_modules: the K to plan, of local modules and of checkpointed segments; those above the number of
+            blocks are left out, and said so.
         objective: of the local modules; InfoPro with a softmax head if none is given.
         task: None: cross-entropy of the network's output.
         optimizer: "sgd" (with momentum), "adamw", or a function from parameters to an optimizer.
         precision: "float32", or "bfloat16" for autocast.
-        memory: a budget such as "8GiB", or bytes; `Plan.answer` is then the smallest K that fits the batch.
+        memory: a budget such as "8GiB", or bytes; `Plan.answer` is then what `localize` would choose for it.
         device: "cuda" counts blocks of 512 bytes and optimizers that work on all parameters at once;
             "cpu" exact bytes.
 
@@ -166,12 +169,18 @@ def plan(
 
 
 def _rows(planner: Planner, possible: Sequence[int], batch_size: int) -> tuple[PlanRow, ...]:
-    return (
-        PlanRow("end to end", 1, batch_size, *planner.local(1, batch_size)),
-        PlanRow("checkpoint per block", 1, batch_size, (), planner.checkpointed(batch_size)),
-        *_accumulation(planner, batch_size),
-        *(PlanRow(f"local K = {k}", k, batch_size, *planner.local(k, batch_size)) for k in possible),
-    )
+    local = [PlanRow(f"local K = {k}", k, batch_size, *planner.local(k, batch_size)) for k in possible]
+    exact, again = [], []
+    if not planner.split(1).live:
+        step = planner.checkpointed(batch_size)
+        exact.append(PlanRow("checkpoint per block", 1, batch_size, (), step, "blocks"))
+        for k in possible:
+            step = planner.segmented(k, batch_size)
+            exact.append(PlanRow(f"checkpoint {k} segments", 1, batch_size, (), step, "segments"))
+            found = planner.local(k, batch_size, "blocks")
+            again.append(PlanRow(f"local K = {k} + checkpoint", k, batch_size, *found, "blocks"))
+    whole = PlanRow("end to end", 1, batch_size, *planner.local(1, batch_size))
+    return (whole, *exact, *_accumulation(planner, batch_size), *local, *again)
 
 
 def _largest_batches(planner: Planner, possible: Sequence[int], budget: int) -> tuple[PlanRow, ...]:
@@ -199,6 +208,8 @@ def _accumulation(planner: Planner, batch_size: int, parts: int = 4) -> list[Pla
 def _not_counted(left_out: list[int], planner: Planner, device: str) -> tuple[str, ...]:
     most = planner.chooser.most_modules
     lines = [*NOT_COUNTED, *([NOT_COUNTED_ON_CUDA] if device == "cuda" else [])]
+    if planner.split(1).live:
+        lines.append("checkpointing: the network cannot be recorded, and runs live")
     if left_out:
         lines.append(f"K = {', '.join(map(str, left_out))}: the network has {most} blocks")
     return tuple(lines)

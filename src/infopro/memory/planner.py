@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from infopro.assembly import assemble
 from infopro.errors import NotReplayable, UnknownName
@@ -18,12 +17,15 @@ from infopro.memory.choose import Balance, CutChooser, Granularity
 from infopro.memory.output_task import task_for
 from infopro.memory.step import StepMemory, initialise_optimizer, track_step
 from infopro.objectives import EndToEnd, Objective
-from infopro.splitting import LiveSplit, SplitModel
+from infopro.splitting import Checkpoint, LiveSplit, SplitModel, one_by_one, together
 from infopro.splitting.fake import FakeNetwork, data_dependence
-from infopro.splitting.inputs import check_runs
+from infopro.splitting.inputs import check_cut_names, check_runs
 from infopro.splitting.program import Program, batch_size_of, build
-from infopro.splitting.record import intercept_calls, undisturbed
+from infopro.splitting.record import undisturbed
+from infopro.splitting.spans import Recompute
+from infopro.splitting.split_model import refuse_live
 from infopro.tasks import Task
+from infopro.types import Split
 
 __all__ = ["OPTIMIZERS", "OptimizerFactory", "Planner"]
 
@@ -73,7 +75,7 @@ class Planner:
         with self._running():
             output = check_runs(self.network.model, self.network.inputs(inputs, 2))
         self._task: Task = self.network.copy(task or task_for(output))
-        self._locals: dict[int, LocalModel] = {}
+        self._locals: dict[tuple[str | tuple[str, ...], int], LocalModel] = {}
         self._chooser: CutChooser | None = None
 
     @property
@@ -89,10 +91,20 @@ class Planner:
             )
         return self._chooser
 
-    def local(self, num_modules: int, batch_size: int) -> tuple[tuple[str, ...], StepMemory]:
-        """The cuts for K modules, and a local step; K = 1 is end to end."""
-        local = self._local(num_modules)
+    def local(
+        self, num_modules: int, batch_size: int, checkpoint: Checkpoint = "none"
+    ) -> tuple[tuple[str, ...], StepMemory]:
+        """The cuts for K modules, and a local step; K = 1 is end to end.
+
+        Raises:
+            NotYetSupported: something to recompute in a network that runs live.
+        """
+        local = self._local(num_modules, checkpoint)
         return local.split.cuts, self.track(local, batch_size)
+
+    def split(self, num_modules: int, checkpoint: Checkpoint = "none") -> Split:
+        """What is split where for K modules, and which blocks run again."""
+        return self._local(num_modules, checkpoint).split
 
     def cuts(self, num_modules: int) -> list[str]:
         """The cuts for K modules."""
@@ -100,8 +112,15 @@ class Planner:
 
     def checkpointed(self, batch_size: int) -> StepMemory:
         """End to end, where each block keeps its input only and runs again in the backward pass."""
-        with _checkpointing(self.chooser.block_names, self.network.model):
-            return self.track(self._local(1), batch_size)
+        return self.local(1, batch_size, "blocks")[1]
+
+    def segmented(self, num_segments: int, batch_size: int, *, stepping: bool = True) -> StepMemory:
+        """End to end, where all but the last of K segments run again; see `checkpoint_segments`."""
+        key = ("segments", num_segments)
+        if key not in self._locals:
+            again = together(self.chooser.segments(num_segments))
+            self._locals[key] = self._assemble([], again, recompute_objectives=False)
+        return self.track(self._locals[key], batch_size, stepping=stepping)
 
     def accumulated(self, batch_size: int, parts: int) -> StepMemory:
         """End to end, with the batch in equal parts whose gradients add up before the optimizer steps."""
@@ -110,8 +129,18 @@ class Planner:
 
     def least(self, num_modules: int, batch_size: int) -> float:
         """Bytes below which no step with K modules can stay: parameters, optimizer, largest module."""
-        size = max(1, batch_size_of(self._inputs))
-        return self.fixed_bytes + 0.9 * self.chooser.largest(num_modules, **self._choice) * batch_size / size
+        scale = batch_size / self.example_batch
+        return self.fixed_bytes + 0.9 * self.chooser.largest(num_modules, **self._choice) * scale
+
+    def least_recomputed(self, batch_size: int) -> float:
+        """Bytes below which no step can stay, whatever runs again: a block at a time is there as a whole."""
+        largest = max(saved for saved, _ in self.chooser.recomputation().values())
+        return self.fixed_bytes + 0.9 * largest * batch_size / self.example_batch
+
+    @property
+    def example_batch(self) -> int:
+        """The batch size that the chooser's costs are for."""
+        return max(1, batch_size_of(self._inputs))
 
     @property
     def fixed_bytes(self) -> int:
@@ -125,13 +154,10 @@ class Planner:
         )
         return state + sum(t.untyped_storage().nbytes() for t in [*model.parameters(), *model.buffers()])
 
-    def build(self, cuts: Sequence[str]) -> LocalModel:
+    def build(self, cuts: Sequence[str], checkpoint: Checkpoint = "none") -> LocalModel:
         """The fake local model with these cuts; without any, end to end."""
-        objective = self._objective if cuts else EndToEnd()
-        inputs = self.network.inputs(self._inputs)
-        split = self._split(inputs, cuts)
-        with self._running(), self.network.building_for(inputs[0]):
-            return assemble(split, inputs, objective=objective, task=self._task, checked=True)
+        again = () if checkpoint == "none" else one_by_one(self.chooser.units, checkpoint)
+        return self._assemble(cuts, again, recompute_objectives=checkpoint == "everything")
 
     def track(
         self, local: LocalModel, batch_size: int, *, accumulating: bool = False, stepping: bool = True
@@ -159,30 +185,49 @@ class Planner:
             parameter.grad = None
         return step
 
-    def _local(self, num_modules: int) -> LocalModel:
-        if num_modules not in self._locals:
-            self._locals[num_modules] = self.build(self.cuts(num_modules) if num_modules > 1 else [])
-        return self._locals[num_modules]
+    def _local(self, num_modules: int, checkpoint: Checkpoint = "none") -> LocalModel:
+        key = (checkpoint if isinstance(checkpoint, str) else tuple(checkpoint), num_modules)
+        if key not in self._locals:
+            self._locals[key] = self.build(self.cuts(num_modules) if num_modules > 1 else [], checkpoint)
+        return self._locals[key]
 
-    def _split(self, inputs: tuple[Any, ...], cuts: Sequence[str]) -> SplitModel | LiveSplit:
+    def _assemble(self, cuts: Sequence[str], again: Recompute, *, recompute_objectives: bool) -> LocalModel:
+        inputs = self.network.inputs(self._inputs)
+        split = self._split(inputs, cuts, again)
+        with self._running(), self.network.building_for(inputs[0]):
+            return assemble(
+                split,
+                inputs,
+                objective=self._objective if cuts else EndToEnd(),
+                task=self._task,
+                recompute_objectives=recompute_objectives,
+                checked=True,
+            )
+
+    def _split(
+        self, inputs: tuple[Any, ...], cuts: Sequence[str], again: Recompute
+    ) -> SplitModel | LiveSplit:
         model = self.network.model
+        check_cut_names(model, tuple(cuts))
+        first = None
         try:
             with self._running():
-                return SplitModel(model, inputs, cuts=cuts, verified=False)
+                first = build(model, inputs, cuts=cuts, recompute=again)
         except NotReplayable:
-            first, reason = self._record_real(cuts)
+            first, reason = self._record_real(cuts, again)
         with self._running():
             if first is None:
+                refuse_live(again, reason)
                 return LiveSplit(model, inputs, cuts=cuts, reason=reason, verified=False)
-            return SplitModel(model, inputs, cuts=cuts, verified=False, first=first)
+            return SplitModel(model, inputs, cuts=cuts, recompute=again, verified=False, first=first)
 
-    def _record_real(self, cuts: Sequence[str]) -> tuple[Program | None, str]:
+    def _record_real(self, cuts: Sequence[str], again: Recompute) -> tuple[Program | None, str]:
         """Branches on input values are recorded with real ones; the fake network then takes the same."""
         model, inputs = self._real
         with undisturbed(model), self._cast():
             model.train()
             try:
-                return build(model, inputs, cuts=cuts), ""
+                return build(model, inputs, cuts=cuts, recompute=again), ""
             except NotReplayable as reason:
                 return None, str(reason)
 
@@ -207,18 +252,3 @@ def _factory(optimizer: str | OptimizerFactory, *, on_cuda: bool) -> OptimizerFa
     if optimizer not in OPTIMIZERS:
         raise UnknownName("optimizer", optimizer, OPTIMIZERS)
     return lambda parameters: OPTIMIZERS[optimizer](parameters, foreach=on_cuda)
-
-
-@contextmanager
-def _checkpointing(names: Sequence[str], model: nn.Module) -> Iterator[None]:
-    """While open, the named blocks keep nothing but their inputs, and run again in the backward pass."""
-    blocks = {id(model.get_submodule(name)) for name in names}
-
-    def call(original: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if id(module) not in blocks:
-            return original(module, *args, **kwargs)
-        # fake tensors draw nothing: there is no random state to keep
-        return checkpoint(original, module, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-    with intercept_calls(call):
-        yield

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from infopro.local import LocalModel
 from infopro.memory.tracker import KINDS, Kind, MemoryTracker, storage_key
 
-__all__ = ["StepMemory", "initialise_optimizer", "track_step"]
+__all__ = ["StepMemory", "cut_off", "initialise_optimizer", "track_step"]
 
 _BECOMES_BOUNDARY: tuple[Kind, ...] = ("temporary", "activations")
 
@@ -80,6 +80,12 @@ def initialise_optimizer(optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
+def cut_off(tensor: Tensor) -> Tensor:
+    """What a saved tensor is kept as: an output that its own node kept is a cycle, freed at any time."""
+    # a block that runs again saves what it saved first only if its input needs a gradient again
+    return tensor.detach().requires_grad_(tensor.requires_grad)
+
+
 class _Watch:
     """Labels what a step makes: saved by a module or by heads, gradient, boundary between modules."""
 
@@ -117,6 +123,7 @@ class _Watch:
         self.flops.append(tracker.flops)
         self.saved.append(sum(self._current.values()))
         self._current.clear()
+        self._phase = "activations"  # heads that ran again stopped half-way
 
     @contextmanager
     def watching(self, tracker: MemoryTracker) -> Iterator[None]:
@@ -138,7 +145,7 @@ class _Watch:
             if key not in self._owned:
                 self._current[key] = tensor.untyped_storage().nbytes()
                 tracker.label(tensor, self._phase, only="temporary")
-            return tensor.detach()  # an output that its own node kept would be a cycle, freed at any time
+            return cut_off(tensor)
 
         return pack
 

@@ -10,7 +10,11 @@ from typing import Any
 from infopro._plugins import public_modules
 from infopro.errors import BadConfiguration, UnknownName
 from infopro.objectives._base import Objective, StageObjective
-from infopro.objectives._losses import reconstruction_loss, supervised_contrastive
+from infopro.objectives._losses import (
+    reconstruction_loss,
+    reconstruction_loss_of_logits,
+    supervised_contrastive,
+)
 from infopro.objectives._weights import interpolate
 from infopro.objectives.dgl import DGL
 from infopro.objectives.end_to_end import EndToEnd
@@ -28,6 +32,7 @@ __all__ = [
     "interpolate",
     "list_objectives",
     "reconstruction_loss",
+    "reconstruction_loss_of_logits",
     "supervised_contrastive",
 ]
 

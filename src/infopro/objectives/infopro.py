@@ -8,9 +8,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from infopro.errors import BadConfiguration
-from infopro.heads import check_decoder_name, check_task_head_name, decoder, task_head
+from infopro.heads import Decoder, check_decoder_name, check_task_head_name, decoder, task_head
 from infopro.objectives._base import Objective, StageObjective
-from infopro.objectives._losses import reconstruction_loss, supervised_contrastive
+from infopro.objectives._losses import reconstruction_loss_of_logits, supervised_contrastive
 from infopro.objectives._weights import Weight, module_weight, plain_weight
 from infopro.tasks import Task
 from infopro.types import Batch, StageContext
@@ -136,10 +136,17 @@ class InfoProStage(StageObjective):
         total = self.task_weight * task_loss
         if self.reconstruction_weight is None:
             return {"task": task_loss, "total": total}
-        decoded = self.heads["reconstruction"](features)
-        reconstruction = reconstruction_loss(decoded, self.task.to_unit(batch.images))
+        logits = self.decoder.logits(features)
+        reconstruction = reconstruction_loss_of_logits(logits, self.task.to_unit(batch.images))
         total = self.reconstruction_weight * reconstruction + total
         return {"reconstruction": reconstruction, "task": task_loss, "total": total}
+
+    @property
+    def decoder(self) -> Decoder:
+        """The net that draws the image; there is none where `reconstruction_weight` is None."""
+        found = self.heads["reconstruction"]
+        assert isinstance(found, Decoder)
+        return found
 
     def check(self, batch: Batch) -> None:
         """Raises BadInput where the images, their normalisation undone, cannot be reconstructed."""

@@ -45,6 +45,8 @@ class RunConfig:
     schedule: Literal["paper", "cosine", "constant"] = "paper"  # paper: InfoPro's, one rate per epoch
     warmup_epochs: float = 10.0  # in which the learning rate rises
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; parameters stay float32
+    checkpoint: Literal["none", "blocks", "everything"] = "none"  # what runs twice, and is not kept meanwhile
+    compile: bool = False  # every module with its heads and loss by torch.compile
     image_size: int | None = None  # side in pixels to which images are brought; null: the data set's own
     limit_train: int | None = None  # images of a class-balanced part of the training set; null: all
     limit_test: int | None = None  # likewise for the test set: such an error compares with no published one
@@ -127,6 +129,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "schedule": _one_of("paper", "cosine", "constant"),
     "warmup_epochs": _at_least(0),
     "precision": _one_of("float32", "bfloat16"),
+    "checkpoint": _one_of("none", "blocks", "everything"),
     "image_size": ("1 or more, or null", lambda value: value is None or value >= 1),
     "limit_train": ("1 or more, or null", lambda value: value is None or value >= 1),
     "limit_test": ("1 or more, or null", lambda value: value is None or value >= 1),
@@ -180,6 +183,8 @@ def _parallel_problems(config: RunConfig) -> Iterator[str]:
         value = getattr(config, name)
         if value != getattr(RunConfig, name) and config.parallel != reader:
             yield f"{name} is {value} but parallel is {config.parallel!r}, allowed with: {reader}"
+    if config.compile and config.parallel != "none":
+        yield f"compile is set but parallel is {config.parallel!r}, allowed with: none"
     if config.num_modules == 1 and config.parallel in ("pipeline", "cached", "decoupled"):
         yield f"parallel is {config.parallel!r} but num_modules is 1, allowed: none, data"
     for name in ("synchronise_batch_norm", "gather_contrast"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,11 @@ def prepare(
         balance=config.balance if config.cuts is None else "depth",
         objective=build_objective(config),
         task=Classification(num_classes=data.num_classes, mean=data.mean, std=data.std),
+        checkpoint=config.checkpoint,
     )
+    if config.compile:
+        _require_compiler(device)
+        local.compile()
     engine = make_engine(config, local, example, processes=processes, queue=queue, shard=shard, stop=stop)
     optimizer = make_optimizer(
         config.optimizer,
@@ -125,6 +130,16 @@ def prepare(
         nesterov=config.nesterov,
     )
     return Session(config, local, data, optimizer, device, engine, processes)
+
+
+def _require_compiler(device: torch.device) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise BadConfiguration(
+            "compile needs a C++ compiler on a CPU",
+            got=f"no {compiler}",
+            remedy="install one, name it in CXX, or leave compile out",
+        )
 
 
 def evaluate_run(

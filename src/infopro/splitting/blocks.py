@@ -10,7 +10,7 @@ from torch import nn
 
 from infopro.splitting.survey import Survey, survey
 
-__all__ = ["TIERS", "Blocks", "blocks_of", "find_blocks"]
+__all__ = ["TIERS", "Blocks", "blocks_in", "blocks_of", "find_blocks"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -47,7 +47,11 @@ def find_blocks(model: nn.Module, inputs: tuple[Any, ...], *, at_least: int = 2)
 
     A network that shows fewer than four blocks may be cut behind any of its modules.
     """
-    run = survey(model, inputs)
+    return blocks_in(model, survey(model, inputs), at_least=at_least)
+
+
+def blocks_in(model: nn.Module, run: Survey, *, at_least: int = 2) -> Blocks:
+    """`find_blocks` in a run that was watched already."""
     chain, dense, any_module = (blocks_of(model, run, tier) for tier in TIERS)
     if len(chain.units) >= at_least:
         return chain

@@ -19,6 +19,11 @@ def describe_recorded(
 ) -> Split:
     """The description of a split whose parts are replayed."""
     notes = [*notes, *_notes_on_parameters(parts)]
+    if program.kept:
+        notes.append(
+            "not checkpointed, because a second run would differ or the network checkpoints itself: "
+            + ", ".join(program.kept)
+        )
     if program.constants:
         notes.append(
             "forward uses tensors that are neither parameters nor buffers: they are kept as recorded"
@@ -34,6 +39,7 @@ def describe_recorded(
         boundary_shapes=tuple(part.boundary_shape for part in program.parts[:-1]),
         carried=tuple(len(part.gives) - 1 for part in program.parts[:-1]),
         notes=tuple(notes),
+        recomputed=program.recomputed,
     )
 
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from infopro.splitting._values import decode
 from infopro.splitting.program import Program
-from infopro.splitting.replay import run_node
+from infopro.splitting.replay import run_span
 
 __all__ = ["Flow", "Part", "start"]
 
@@ -72,10 +72,8 @@ class Part(nn.Module):
         """Compute this module on the (detached) flow that the previous one left."""
         program = flow.program.parts[self.index]
         values = {number: flow.values[number] for number in program.needs}
-        for node, frees in zip(program.nodes, program.frees, strict=True):
-            run_node(node, values, self._root[0], flow.batch_size, flow.device)
-            for number in frees:
-                values.pop(number, None)
+        for span in program.spans:
+            run_span(span, values, self._root[0], flow.batch_size, flow.device)
         kept = {number: values[number] for number in program.gives}
         # an optimizer that steps between two modules must not reach what has crossed the cut already
         kept |= {number: kept[number].clone() for number in program.parameter_views}

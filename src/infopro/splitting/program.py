@@ -16,6 +16,7 @@ from infopro.splitting._values import Owned, value_numbers
 from infopro.splitting.merge import merge
 from infopro.splitting.record import Node, Recording, ancestors, record
 from infopro.splitting.slices import Repeatable, parameter_glue
+from infopro.splitting.spans import Recompute, Span, divide, made, stretches
 
 __all__ = ["Guard", "PartProgram", "Program", "batch_size_of", "build", "owned_tensors", "resized"]
 
@@ -25,15 +26,18 @@ _BATCH_SIZES = (2, 3, 5)
 
 @dataclass(frozen=True)
 class PartProgram:
-    """What one local module computes: nodes that read `needs` and leave `gives`."""
+    """What one local module computes: spans that read `needs` and leave `gives`."""
 
-    nodes: tuple[Node, ...]
-    frees: tuple[tuple[int, ...], ...]  # per node, the values that nothing reads after it
+    spans: tuple[Span, ...]
     needs: tuple[int, ...]
     gives: tuple[int, ...]  # all that later parts read
     parameter_views: tuple[int, ...]  # those of `gives` that share a parameter's memory
     boundary: int | None  # the tensor that the local objective reads; None for the last part
     boundary_shape: tuple[int, ...]  # without the batch dimension
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(node for span in self.spans for node in span.nodes)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -58,6 +62,20 @@ class Program:
     guards: tuple[Guard, ...]  # what a batch must fulfil to be run by this program
     constants: int
 
+    @property
+    def recomputed(self) -> tuple[str, ...]:
+        """The blocks up to which a stretch of blocks runs again."""
+        return tuple(dict.fromkeys(s.until for s in self._spans if s.recomputed))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Those that were to run again but are kept, because a second run would not be exact."""
+        return tuple(dict.fromkeys(s.until for s in self._spans if s.until and not s.recomputed))
+
+    @property
+    def _spans(self) -> list[Span]:
+        return [span for part in self.parts for span in part.spans]
+
 
 def batch_size_of(inputs: Any) -> int:
     """The first dimension of the first input that has one."""
@@ -76,15 +94,20 @@ def resized(inputs: tuple[Any, ...], batch_size: int) -> tuple[Any, ...]:
     return tree_map(one, inputs)  # type: ignore[no-any-return]
 
 
-def build(model: nn.Module, inputs: tuple[Any, ...], *, cuts: Sequence[str]) -> Program:
+def build(
+    model: nn.Module, inputs: tuple[Any, ...], *, cuts: Sequence[str], recompute: Recompute = ()
+) -> Program:
     """Record the network at three batch sizes and cut the recording behind each of `cuts`.
+
+    Args:
+        recompute: what runs again in the backward pass; stretches where that would not be exact are kept.
 
     Raises:
         BadSplit: a cut that forward never calls, calls twice, or that is out of order.
         NotReplayable: the recording depends on the batch, on activations or on chance in a way that cannot be
             replayed.
     """
-    opened = ancestors(cuts)
+    opened = ancestors([*cuts, *(until for _, until in recompute)])
     recordings = [record(model, resized(inputs, size), opened=opened) for size in _BATCH_SIZES]
     if any(recording.draws_outside_torch for recording in recordings):
         raise NotReplayable(
@@ -100,7 +123,7 @@ def build(model: nn.Module, inputs: tuple[Any, ...], *, cuts: Sequence[str]) -> 
         for cut, start, end in zip(cuts, [0, *ends], ends, strict=False)
     ]
     return Program(
-        parts=_parts(merged, boundaries, ends),
+        parts=_parts(merged, boundaries, ends, stretches(merged, recompute)),
         inputs=tuple(merged.inputs),
         output=merged.output,
         guards=guards,
@@ -154,25 +177,29 @@ def _batch_first(recordings: Sequence[Recording]) -> set[int]:
     }
 
 
-def _parts(recording: Recording, boundaries: Sequence[int], ends: Sequence[int]) -> tuple[PartProgram, ...]:
+def _parts(
+    recording: Recording, boundaries: Sequence[int], ends: Sequence[int], again: dict[int, str]
+) -> tuple[PartProgram, ...]:
     live = value_numbers(recording.output)
     pure, trained = parameter_glue(recording)
-    spans = list(zip([0, *ends], [*ends, len(recording.nodes)], [*boundaries, None], strict=True))
+    sides = list(zip([0, *ends], [*ends, len(recording.nodes)], [*boundaries, None], strict=True))
     parts: list[PartProgram] = []
-    for start, stop, boundary in reversed(spans):
-        nodes = tuple(n for n in recording.nodes[start:stop] if n.kind != "end")
+    for start, stop, boundary in reversed(sides):
+        marked = [(recording.nodes[i], again.get(i, "")) for i in range(start, stop)]
+        marked = [(node, until) for node, until in marked if node.kind != "end"]
+        nodes = [node for node, _ in marked]
         gives = live | ({boundary} if boundary else set())
         wanted = gives | value_numbers([(n.args, n.kwargs) for n in nodes])
-        repeated = pure.slice((wanted & trained) - _made(nodes))
-        nodes = (*(n for n in repeated if n not in nodes), *nodes)
-        made = _made(nodes)
-        needs = (gives | value_numbers([(n.args, n.kwargs) for n in nodes])) - made
+        repeated = pure.slice((wanted & trained) - made(nodes))
+        marked = [*((n, "") for n in repeated if n not in nodes), *marked]
+        nodes = [node for node, _ in marked]
+        own = made(nodes)
+        needs = (gives | value_numbers([(n.args, n.kwargs) for n in nodes])) - own
         program = PartProgram(
-            nodes=nodes,
-            frees=_last_reads(nodes, kept=gives),
+            spans=divide(marked, kept=gives, overwritten=recording.overwritten),
             needs=tuple(sorted(needs)),
             gives=tuple(sorted(gives)),
-            parameter_views=tuple(sorted(gives & made & recording.parameter_views)),
+            parameter_views=tuple(sorted(gives & own & recording.parameter_views)),
             boundary=boundary,
             boundary_shape=recording.shapes[boundary][1:] if boundary else (),
         )
@@ -181,24 +208,10 @@ def _parts(recording: Recording, boundaries: Sequence[int], ends: Sequence[int])
     return tuple(parts)
 
 
-def _last_reads(nodes: Sequence[Node], kept: set[int]) -> tuple[tuple[int, ...], ...]:
-    """For each node the values to drop behind it, as Python drops what a forward no longer names."""
-    seen, frees = set(kept), []
-    for node in reversed(nodes):
-        touched = value_numbers((node.args, node.kwargs)) | {number for number in node.outputs if number}
-        frees.append(tuple(sorted(touched - seen)))
-        seen |= touched
-    return tuple(reversed(frees))
-
-
-def _made(nodes: Sequence[Node]) -> set[int]:
-    return {number for node in nodes for number in node.outputs if number}
-
-
 def _boundary(recording: Recording, start: int, end: int, cut: str, batch_first: set[int]) -> int:
     """The largest of a cut's outputs that its part trains: what the local objective is computed from."""
-    made = _made(recording.nodes[start:end])
-    own = [n for n in recording.nodes[end - 1].outputs if recording.passed_on.get(n, n) in made]
+    inside = made(recording.nodes[start:end])
+    own = [n for n in recording.nodes[end - 1].outputs if recording.passed_on.get(n, n) in inside]
     trained = [number for number in own if number in recording.differentiable]
     candidates = [number for number in trained if number in batch_first and len(recording.shapes[number]) > 1]
     if not trained:

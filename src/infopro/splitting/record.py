@@ -63,6 +63,7 @@ class Recording:
     differentiable: set[int] = field(default_factory=set)
     parameter_views: set[int] = field(default_factory=set)  # values that share a parameter's memory
     passed_on: dict[int, int] = field(default_factory=dict)  # value -> the earlier one that it is, unchanged
+    overwritten: set[int] = field(default_factory=set)  # values that something wrote into later
     constants: int = 0  # tensors that are neither inputs, parameters, buffers nor results
     draws_outside_torch: bool = False  # between blocks, Python's or NumPy's: replay cannot decide anew
 
@@ -146,7 +147,7 @@ class _Recorder(TorchFunctionMode):
         self.kept.append(value)
         earlier = self.numbers.get(id(value))
         number = self.numbers[id(value)] = len(self.kept)
-        self.versions[number] = -number if value.is_inference() else value._version
+        self.versions[number] = self.version(number)
         if earlier is not None and self.versions[earlier] == self.versions[number]:
             self.recording.passed_on[number] = self.recording.passed_on.get(earlier, earlier)
         self.recording.shapes[number] = tuple(value.shape)
@@ -155,6 +156,10 @@ class _Recorder(TorchFunctionMode):
         if _memory(value) in self.storages:
             self.recording.parameter_views.add(number)
         return number
+
+    def version(self, number: int) -> int:
+        value = self.kept[number - 1]
+        return -number if value.is_inference() else int(value._version)
 
     def encode(self, tree: Any) -> Any:
         return encode(tree, self._leaf)
@@ -291,4 +296,5 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, opened: set[str]) -> Re
         result = model(*inputs)
         recorder.note_other_draws()
     recorder.recording.output = recorder.encode(result)
+    recorder.recording.overwritten = {n for n, v in recorder.versions.items() if recorder.version(n) != v}
     return recorder.recording

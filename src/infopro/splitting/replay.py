@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,11 +11,52 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from infopro.splitting._values import decode
+from infopro.splitting._values import Owned, decode
 from infopro.splitting.program import Guard
+from infopro.splitting.recompute import run_again_later
 from infopro.splitting.record import Node
+from infopro.splitting.spans import Span
 
-__all__ = ["holds", "run_node"]
+__all__ = ["holds", "run_span"]
+
+
+def run_span(
+    span: Span, values: dict[int, Tensor], root: nn.Module, batch_size: int, device: torch.device
+) -> None:
+    """Run consecutive nodes; `values` loses what nothing reads any more, and gains what they leave."""
+    if not span.recomputed:
+        _run_nodes(span, values, root, batch_size, device)
+        return
+
+    def run(*taken: Tensor) -> tuple[Tensor, ...]:
+        own = dict(zip(span.takes, taken, strict=True))
+        _run_nodes(span, own, root, batch_size, device)
+        return tuple(own[number] for number in span.leaves)
+
+    left = run_again_later(run, _modules(span, root), *(values[number] for number in span.takes))
+    for frees in span.frees:
+        for number in frees:
+            values.pop(number, None)
+    values |= zip(span.leaves, left, strict=True)
+
+
+def _run_nodes(
+    span: Span, values: dict[int, Tensor], root: nn.Module, batch_size: int, device: torch.device
+) -> None:
+    for node, frees in zip(span.nodes, span.frees, strict=True):
+        run_node(node, values, root, batch_size, device)
+        for number in frees:
+            values.pop(number, None)
+
+
+def _modules(span: Span, root: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose buffers a span may touch: its blocks, and the owners of what is read between."""
+    for node in span.nodes:
+        if node.kind == "module":
+            yield from root.get_submodule(node.target).modules()
+        for leaf in tree_leaves((node.args, node.kwargs)):
+            if isinstance(leaf, Owned):
+                yield root.get_submodule(leaf.name.rpartition(".")[0])
 
 
 def run_node(

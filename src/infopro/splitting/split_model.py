@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from infopro.errors import BadSplit, NotReplayable, NotSplittable
+from infopro.errors import BadSplit, NotReplayable, NotSplittable, NotYetSupported
 from infopro.splitting.blocks import Blocks, find_blocks
 from infopro.splitting.depth import equal_depth_cuts
 from infopro.splitting.describe import describe_recorded
@@ -18,9 +18,10 @@ from infopro.splitting.part import Flow, Part, start
 from infopro.splitting.program import Guard, Program, build, owned_tensors
 from infopro.splitting.record import autocast_state
 from infopro.splitting.replay import holds
+from infopro.splitting.spans import Recompute
 from infopro.splitting.verify import verify
 
-__all__ = ["SplitModel", "blocks", "split_model"]
+__all__ = ["SplitModel", "blocks", "refuse_live", "split_model"]
 
 MOST_BRANCHES = 8  # recordings of one kind of input
 
@@ -32,6 +33,7 @@ class SplitModel:
     taken on input values); another kind is recorded and verified when it first comes.
 
     Args:
+        recompute: what runs again in the backward pass instead of being kept.
         verified: False is for fake tensors: nothing is compared, branches are those first recorded.
         first: what was recorded of a network that this one is a copy of.
     """
@@ -42,14 +44,16 @@ class SplitModel:
         inputs: tuple[Any, ...],
         *,
         cuts: Sequence[str],
+        recompute: Recompute = (),
         verified: bool = True,
         first: Program | None = None,
     ):
         self.model = model
         self.cuts = tuple(cuts)
+        self._recompute = recompute
         self._verified = verified
         check_cut_names(model, self.cuts)
-        first = first or build(model, inputs, cuts=self.cuts)
+        first = first or build(model, inputs, cuts=self.cuts, recompute=recompute)
         self.parts = tuple(
             Part(model, index, blocks=program.blocks, tensors=owned_tensors(program))
             for index, program in enumerate(first.parts)
@@ -85,7 +89,7 @@ class SplitModel:
         return holds(guard, flow.values, self.model, flow.batch_size, flow.device)
 
     def _record(self, inputs: tuple[Any, ...]) -> Program:
-        program = build(self.model, inputs, cuts=self.cuts)
+        program = build(self.model, inputs, cuts=self.cuts, recompute=self._recompute)
         if self._verified:
             verify(self.model, self.parts, program, inputs)
         return program
@@ -97,6 +101,7 @@ def split_model(
     *,
     cuts: Sequence[str] | None = None,
     num_modules: int | None = None,
+    recompute: Recompute = (),
     record: bool = True,
 ) -> SplitModel | LiveSplit:
     """Split any network behind the blocks named in `cuts`, or into `num_modules` of equal depth.
@@ -108,12 +113,15 @@ def split_model(
 
     Args:
         example_input: a tensor [N, ...] or a tuple of the network's inputs; only sizes and dtypes matter.
+        recompute: stretches of blocks, each (the block before it or "", its last one), that run again in the
+            backward pass instead of being kept.
         record: False runs the network live without trying to record it.
 
     Raises:
         BadSplit: unknown, repeated or unordered cuts; more modules than blocks.
         BadInput: an example input that the network cannot take.
         NotSplittable: a forward that can neither be replayed nor be run live soundly.
+        NotYetSupported: something to recompute in a network that runs live.
 
     Example:
         >>> import torch
@@ -130,21 +138,33 @@ def split_model(
         assert num_modules is not None
         cuts = equal_depth_cuts(model, inputs, num_modules)
     try:
-        return _recorded_or_live(model, inputs, cuts, record=record)
+        return _recorded_or_live(model, inputs, cuts, recompute=recompute, record=record)
     except (BadSplit, NotSplittable) as error:
         near = _sound_cuts_near(model, inputs, cuts)
         raise type(error)(str(error), remedy=f"sound cuts nearby: {', '.join(near)}") from error
 
 
 def _recorded_or_live(
-    model: nn.Module, inputs: tuple[Any, ...], cuts: Sequence[str], *, record: bool
+    model: nn.Module, inputs: tuple[Any, ...], cuts: Sequence[str], *, recompute: Recompute, record: bool
 ) -> SplitModel | LiveSplit:
-    if not record:
-        return LiveSplit(model, inputs, cuts=cuts, reason="as asked for")
-    try:
-        return SplitModel(model, inputs, cuts=cuts)
-    except NotReplayable as reason:
-        return LiveSplit(model, inputs, cuts=cuts, reason=str(reason))
+    reason = "as asked for"
+    if record:
+        try:
+            return SplitModel(model, inputs, cuts=cuts, recompute=recompute)
+        except NotReplayable as error:
+            reason = str(error)
+    refuse_live(recompute, reason)
+    return LiveSplit(model, inputs, cuts=cuts, reason=reason)
+
+
+def refuse_live(recompute: Recompute, reason: str) -> None:
+    """Raises where something is to run again in a network that cannot be recorded, for this reason."""
+    if recompute:
+        raise NotYetSupported(
+            "a network that runs live cannot be checkpointed block by block",
+            got=reason,
+            remedy="leave checkpoint out, or switch the network's own checkpointing on",
+        )
 
 
 def _sound_cuts_near(model: nn.Module, inputs: tuple[Any, ...], cuts: Sequence[str]) -> list[str]:

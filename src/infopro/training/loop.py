@@ -91,8 +91,9 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             with autocast(device, precision):
                 out = engine.backward(work, seed=step_seed(seed, epoch, work.step))
-            with engine.span("optimizer", work.step):
-                optimizer.step()
+            if engine.optimizer is None:
+                with engine.span("optimizer", work.step):
+                    optimizer.step()
             totals.add(out, work)
             done = work.step + 1
             if on_step is not None:
@@ -120,6 +121,10 @@ def train(
 def _require_matching(local: LocalModel, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
     if engine.local is not local:
         raise BadInput("the engine runs another model", remedy="call train(engine.local, ...)")
+    if engine.optimizer not in (None, optimizer):
+        raise BadInput(
+            "the engine steps another optimizer", remedy="call train(optimizer=engine.optimizer, ...)"
+        )
     own = {id(parameter) for parameter in engine.parameters()}
     strange = sum(id(p) not in own for group in optimizer.param_groups for p in group["params"])
     if strange:
