@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from infopro.heads._resized_convolution import ResizedConv2d
+from infopro.memory.tracker import MemoryTracker
 
 SIZES = [
     ((8, 8), (32, 32)),
@@ -58,17 +60,20 @@ def test_the_form_with_fewer_multiplications_is_taken():
         assert net.on_small_map is small, net
 
 
-def test_the_enlarged_map_is_not_kept():
+@pytest.mark.parametrize("small", [True, False])
+def test_the_enlarged_map_is_neither_kept_nor_convolved_twice(small):
     net, features = made((8, 8), (32, 32))
-    kept = []
-
-    def pack(tensor):
-        kept.append(tensor.untyped_storage().nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        net(features)
-    assert sum(kept) <= features.nbytes + 2 * net.weight.nbytes + net.row_taps.nbytes + net.column_taps.nbytes
+    net.on_small_map = small
+    net._make_taps(net.weight)
+    with MemoryTracker() as tracker, FlopCounterMode(display=False) as flops:
+        for tensor in (features, *net.parameters(), *net.buffers()):
+            tracker.label(tensor, "parameters")
+        output = net(features)
+        kept = tracker.totals["temporary"] - output.nbytes
+        forward = flops.get_total_flops()
+        output.sum().backward()
+    assert kept <= features.nbytes + net.weight.nbytes  # both in another order, at most
+    assert flops.get_total_flops() <= 3 * forward
 
 
 def test_casts_and_copies_keep_the_interpolation_exact():
