@@ -15,13 +15,14 @@ from infopro.objectives import InfoPro
 from infopro.splitting import LiveSplit
 
 
-def build(num_modules, *, blocks=(1, 1, 1), **objective):
+def build(num_modules, *, blocks=(1, 1, 1), checkpoint="none", **objective):
     torch.manual_seed(0)
     return infopro.localize(
         CifarResNet(blocks=blocks, widths=(4, 8, 8), num_classes=3, in_channels=3),
         torch.rand(2, 3, 8, 8),
         num_modules=num_modules,
         balance="depth",
+        checkpoint=checkpoint,
         objective=InfoPro(**objective),
         task=infopro.tasks.Classification(num_classes=3),
     )
@@ -38,9 +39,15 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("task_loss", ["softmax", "contrast"])
-def test_compiled_stages_compute_what_eager_ones_compute(task_loss):
-    eager, compiled = build(2, task_loss=task_loss), build(2, task_loss=task_loss)
+@pytest.mark.parametrize(
+    ("task_loss", "checkpoint"),
+    [("softmax", "none"), ("contrast", "none"), ("softmax", "blocks"), ("contrast", "everything")],
+)
+def test_compiled_stages_compute_what_eager_ones_compute(task_loss, checkpoint):
+    eager, compiled = (
+        build(2, task_loss=task_loss),
+        build(2, task_loss=task_loss, checkpoint=checkpoint),
+    )
     compiled.compile(backend="aot_eager", fullgraph=True)
     expected, found = eager.backward(*batch()), compiled.backward(*batch())
     assert torch.equal(found.logits, expected.logits)

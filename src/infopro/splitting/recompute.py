@@ -39,6 +39,8 @@ def run_again_later(
         args, kwargs = tree_unflatten(leaves, tree)
         return function(*args, **kwargs)
 
+    if torch.compiler.is_compiling():  # a compiled graph writes buffers once, whatever it computes twice
+        return checkpoint(call, *leaves, use_reentrant=False)
     past = _Past(modules)
     # leaf by leaf: only tensors that are arguments themselves are kept as autograd keeps them
     return checkpoint(call, *leaves, use_reentrant=False, context_fn=lambda: (nullcontext(), past))
