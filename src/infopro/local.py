@@ -6,6 +6,7 @@ InfoPro (Wang et al., ICLR 2021, arXiv 2101.10832), section 3; the same loop ser
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
@@ -165,7 +166,8 @@ class LocalModel(nn.Module):
                 remedy="compile its blocks: block.compile()",
             )
         for stage in self.stages:
-            stage.run = compile_alone(stage.run, *args, **kwargs)  # type: ignore[method-assign, arg-type]
+            eager = MethodType(LocalStage.run, stage)  # whatever was compiled before
+            stage.run = compile_alone(eager, *args, **kwargs)  # type: ignore[method-assign]
 
     def check_once(self, images: Any, targets: Tensor) -> None:
         """`check` for the first batch, nothing for those after it."""

@@ -66,9 +66,8 @@ class ResizedConv2d(nn.Conv2d):
     def _on_small_map(self, features_NChw: Tensor) -> Tensor:
         num_images, channels, height, width = features_NChw.shape
         outputs, (to_height, to_width) = self.out_channels, self.to_size
-        weight = self.weight.permute(1, 3, 2, 0).reshape(
-            channels, -1
-        )  # columns: tap of column, of row, output
+        # columns of the matrix: horizontal tap, vertical tap, output
+        weight = self.weight.permute(1, 3, 2, 0).reshape(channels, -1)
         mixed = features_NChw.permute(0, 2, 3, 1).reshape(-1, channels) @ weight
         mixed = mixed.view(num_images * height, 3 * width, 3 * outputs)
         wide = (self.column_taps @ mixed).view(num_images, height, to_width, 3, outputs)
