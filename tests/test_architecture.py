@@ -44,7 +44,8 @@ ORDER = [
         "analysis",
         "report",
     ),
-    *("recipes", "demo", "network_options", "options", "stopping", "train_command", "cli", "__main__"),
+    *("recipes", "demo", "network_options", "sweep_options", "options", "stopping", "train_command"),
+    *("sweep", "sweep_command", "cli", "__main__"),
 ]
 HEAVY = ("torchvision", "timm", "sklearn", "altair", "jinja2", "PIL", "tensorboard", "matplotlib")
 MOST_LINES = 300  # of a file

@@ -55,6 +55,7 @@ def _run(arguments: list[str]) -> int:
         "list": _list,
         "plan": _plan,
         "check": _check,
+        "sweep": _sweep,
     }
     if options.command is None:
         parser.print_help()
@@ -158,6 +159,12 @@ def _check(options: Any) -> int:
         )
     print(found)
     return 0 if found else 2
+
+
+def _sweep(options: Any) -> int:
+    from infopro.sweep_command import run
+
+    return run(options, _console())
 
 
 def _console() -> Any:

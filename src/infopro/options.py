@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from infopro.errors import BadConfiguration
 from infopro.network_options import add_check, add_plan
+from infopro.sweep_options import add_sweep
 
 __all__ = ["DEFAULT_QUEUE", "LISTS", "configuration", "expanded", "make_parser", "parse", "recipe_named_in"]
 
@@ -55,6 +56,7 @@ def make_parser(recipe_config: Any) -> Any:
     _add_list(commands, Parser)
     add_plan(commands, Parser)
     add_check(commands, Parser)
+    add_sweep(commands, Parser)
     return parser
 
 

@@ -48,6 +48,7 @@ class RunConfig:
     checkpoint: Literal["none", "blocks", "everything"] = "none"  # what runs twice, and is not kept meanwhile
     compile: bool = False  # every module with its heads and loss by torch.compile
     image_size: int | None = None  # side in pixels to which images are brought; null: the data set's own
+    hold_out: float | None = None  # share of the training images that stands in for the test images
     limit_train: int | None = None  # images of a class-balanced part of the training set; null: all
     limit_test: int | None = None  # likewise for the test set: such an error compares with no published one
     seed: int = 0  # of initialisation, order and augmentation
@@ -131,6 +132,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "precision": _one_of("float32", "bfloat16"),
     "checkpoint": _one_of("none", "blocks", "everything"),
     "image_size": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "hold_out": ("between 0 and 1, or null", lambda value: value is None or 0 < value < 1),
     "limit_train": ("1 or more, or null", lambda value: value is None or value >= 1),
     "limit_test": ("1 or more, or null", lambda value: value is None or value >= 1),
     "seed": ("0 to 2**63 - 1", lambda value: 0 <= value < 2**63),

@@ -74,8 +74,14 @@ def choose_device(name: str) -> torch.device:
 def prepare_data(
     config: RunConfig, *, data_dir: Path | None, download: bool, device: torch.device
 ) -> ImageData:
-    """The configuration's data set; sets held as tensors are moved to the device."""
+    """The configuration's data set; sets held as tensors are moved to the device.
+
+    With `hold_out` no test image is read from it: what is held out of the training images, the same for every
+    seed, stands in their place.
+    """
     loaded = data_sets.load(config.data, data_dir=data_dir, download=download, image_size=config.image_size)
+    if config.hold_out is not None:
+        loaded = data_sets.hold_out(loaded, fraction=config.hold_out)
     limited = data_sets.limit(loaded, train=config.limit_train, test=config.limit_test)
     return replace(limited, train=limited.train.to(device), test=limited.test.to(device))
 
