@@ -68,7 +68,9 @@ def _overrides(options: Any) -> dict[str, Any]:
 def _require_data(cells: list[Cell], options: Any) -> None:
     """A set that is not there is said once, not by every run."""
     data_dir = Path(options.data_dir) if options.data_dir else None
-    recipes.prepare_data(cells[0].config, data_dir=data_dir, download=False, device=torch.device("cpu"))
+    recipes.prepare_data(
+        cells[0].config, data_dir=data_dir, download=options.download, device=torch.device("cpu")
+    )
 
 
 def _jobs(cells: list[Cell], folder: Path, options: Any) -> list[Job]:

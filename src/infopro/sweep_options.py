@@ -13,60 +13,50 @@ VARIED = ("objective", "num_modules", "seed", "parallel")  # by the sweep itself
 
 def add_sweep(commands: Any, parser_class: Any) -> None:
     """`infopro sweep [FAMILY]`."""
-    from jsonargparse.typing import NonNegativeInt, PositiveInt
-
     sweep = parser_class(
-        description="Train methods x K x seeds, analyse them and write one report. A run that was trained "
-        "already is not trained again with --resume; one that was stopped goes on. Any other option of "
-        "`infopro train` replaces what the recipes say, for all runs."
+        description="Train methods x K x seeds, analyse them and write one report. With --resume a finished "
+        "run stays as it is, and one that was stopped goes on. Any other option of `infopro train` replaces "
+        "what the recipes say, for all runs."
     )
-    sweep.add_argument(
-        "family",
-        type=str,
-        nargs="?",
-        help="how recipes' names begin, such as cifar10-resnet32; none: own options",
-    )
-    sweep.add_argument(
-        "--objectives",
-        type=str,
-        nargs="+",
-        default=None,
-        help="methods: how the family's recipes end (default: all)",
-    )
-    sweep.add_argument(
-        "--num-modules",
-        type=PositiveInt,
-        nargs="+",
-        default=None,
-        help="the K (default: all of the family's)",
-    )
-    sweep.add_argument("--seeds", type=PositiveInt, default=1, help="how many")
-    sweep.add_argument("--first-seed", type=NonNegativeInt, default=0, help="the seeds count up from here")
-    sweep.add_argument(
-        "--end-to-end", type=bool, default=True, help="train the whole network besides (K = 1)"
-    )
-    sweep.add_argument(
-        "--analyze",
-        type=Literal["largest-k", "all", "none"],
-        default="largest-k",
-        help="which runs' layers are analysed: those of the largest K and end to end, all, or none",
-    )
-    sweep.add_argument(
-        "--jobs", type=PositiveInt | None, default=None, help="side by side (default: a GPU or core each)"
-    )
-    sweep.add_argument(
-        "--devices", type=str, nargs="+", default=None, help="cuda:0 cuda:1 ... (default: all GPUs, or cpu)"
-    )
-    sweep.add_argument("--output", type=str, default=None, help="folder of all runs (default: sweeps/FAMILY)")
-    sweep.add_argument("--resume", action="store_true", help="go on with what is in the folder")
-    sweep.add_argument(
-        "--data-dir", type=str, default=None, help="folder with the downloaded sets (default: data)"
-    )
-    sweep.add_argument(
-        "--num-workers", type=NonNegativeInt, default=0, help="processes per run that read image files"
-    )
+    _add_grid(sweep)
+    _add_places(sweep)
     _add_overrides(sweep)
     commands.add_subcommand("sweep", sweep, help="methods x K x seeds in one command, and their report")
+
+
+def _add_grid(sweep: Any) -> None:
+    from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+    family = "how recipes' names begin, such as cifar10-resnet32; none: own options"
+    sweep.add_argument("family", type=str, nargs="?", help=family)
+    methods = "how the family's recipes end, or objectives (default: all of the family's)"
+    sweep.add_argument("--objectives", type=str, nargs="+", default=None, help=methods)
+    numbers = "the K (default: all of the family's)"
+    sweep.add_argument("--num-modules", type=PositiveInt, nargs="+", default=None, help=numbers)
+    sweep.add_argument("--seeds", type=PositiveInt, default=1, help="how many")
+    sweep.add_argument("--first-seed", type=NonNegativeInt, default=0, help="the seeds count up from here")
+    whole = "train the whole network besides (K = 1)"
+    sweep.add_argument("--end-to-end", type=bool, default=True, help=whole)
+    which = "the runs whose layers are analysed: largest K and end to end, all, or none"
+    choices = Literal["largest-k", "all", "none"]
+    sweep.add_argument("--analyze", type=choices, default="largest-k", help=which)
+
+
+def _add_places(sweep: Any) -> None:
+    from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+    side_by_side = "runs side by side (default: one per GPU, or per core)"
+    sweep.add_argument("--jobs", type=PositiveInt | None, default=None, help=side_by_side)
+    devices = "such as cuda:0 cuda:1 (default: all GPUs, or cpu)"
+    sweep.add_argument("--devices", type=str, nargs="+", default=None, help=devices)
+    output = "folder of all runs (default: sweeps/FAMILY)"
+    sweep.add_argument("--output", type=str, default=None, help=output)
+    sweep.add_argument("--resume", action="store_true", help="go on with what is in the folder")
+    data = "folder with the downloaded sets (default: data)"
+    sweep.add_argument("--data-dir", type=str, default=None, help=data)
+    sweep.add_argument("--download", action="store_true", help="fetch a missing set")
+    readers = "processes per run that read image files"
+    sweep.add_argument("--num-workers", type=NonNegativeInt, default=0, help=readers)
 
 
 def _add_overrides(sweep: Any) -> None:

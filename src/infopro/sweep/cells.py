@@ -97,6 +97,8 @@ def plan_cells(
     local = sorted({*(num_modules or {k for numbers in known.values() for k in numbers} or (2, 4, 8))})
     whole = end_to_end or 1 in local or END_TO_END in chosen
     pairs = [(method, k) for k in local if k > 1 for method in chosen if method != END_TO_END]
+    if num_modules is None:  # what nobody asked for is trained only where a recipe says how
+        pairs = [(method, k) for method, k in pairs if k in known.get(method, [k])]
     cells = [
         cell
         for seed in seeds
@@ -133,7 +135,7 @@ def _cell(
 ) -> Cell:
     recipe, note = None, None
     if method in known:
-        nearest = min(known[method], key=lambda k: (abs(k - num_modules), k))
+        nearest = min(known[method], key=lambda k: (abs(k - num_modules), -k))
         recipe = f"{family}-k{nearest}-{method}"
         config = recipes.load(recipe).config
         if nearest != num_modules:

@@ -18,6 +18,7 @@ from infopro.errors import BadConfiguration
 
 __all__ = ["Job", "Slot", "available_cores", "free_slots", "run_jobs"]
 
+PROGRAM = (sys.executable, "-m", "infopro")
 _LOOK_SECONDS = 0.2
 _PATIENCE_SECONDS = 60.0  # for a checkpoint after SIGTERM
 
@@ -132,7 +133,7 @@ def _start(job: Job, slot: Slot) -> _Running:
     job.output.parent.mkdir(parents=True, exist_ok=True)
     threads = str(slot.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    command = [sys.executable, "-m", "infopro", *job.arguments, f"--device={slot.device}"]
+    command = [*PROGRAM, *job.arguments, f"--device={slot.device}"]
     with job.output.open("ab") as stream:
         # a session of its own: a terminal's Ctrl-C reaches it once, from here
         process = subprocess.Popen(
