@@ -34,7 +34,7 @@ _DIGITS = RunConfig(
     task_weight=1.0,
     decoder="half",
 )
-_CIFAR10 = replace(_DIGITS, data="cifar10", limit_train=10_000, limit_test=5000)
+_CIFAR10 = replace(_DIGITS, data="cifar10", limit_train=10_000, limit_test=5000, epochs=6)
 _CONTROL = "the control λ1 = 0: InfoPro's task head alone, lest a stronger head be taken for reconstruction"
 _METHODS: dict[str, dict[str, Any]] = {
     "greedy": {"objective": "greedy"},
