@@ -3,8 +3,8 @@
     python benchmarks/study_search.py --data-dir data
 
 For each data set and each variant of InfoPro, K = 4 is trained once with every candidate, seed 0, with the
-study's epochs (CIFAR-10: half of them). The lowest held-out error of the last epoch wins, the earlier candidate where two are equal;
-every K of the study takes the winner. Finished trainings are not repeated. Writes
+study's epochs (CIFAR-10: half of them). The lowest held-out error of the last epoch wins, the earlier candidate
+where two are equal; every K of the study takes the winner. Finished trainings are not repeated. Writes
 benchmarks/results/study_search.{csv,md}.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infopro.recipes import choose_device
+from infopro.stopping import StopRequest
 from infopro.sweep import Job, free_slots, run_jobs
 from infopro.training import RunFolder, describe_environment
 
@@ -90,6 +91,10 @@ def _write(rows: list[dict[str, object]]) -> None:
     (RESULTS / "study_search.md").write_text("\n".join(lines) + "\n")
 
 
+def _say(job: Job, status: int, seconds: float) -> None:
+    print(f"{job.name}: status {status}, {seconds:.0f} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -104,13 +109,12 @@ def main() -> None:
         for method in METHODS
         for candidate in CANDIDATES
     ]
-    slots = free_slots(wanted=len(jobs))
-    ended = run_jobs(
-        jobs, slots, on_end=lambda job, status, seconds: print(job.name, status, f"{seconds:.0f} s")
-    )
-    failed = [name for name, status in ended.items() if status]
+    stop = StopRequest()
+    with stop.listening():
+        ended = run_jobs(jobs, free_slots(wanted=len(jobs)), stop=stop, on_end=_say)
+    failed = [job.name for job in jobs if ended.get(job.name) != 0]
     if failed:
-        raise SystemExit(f"failed: {', '.join(failed)}; see {options.folder}/NAME.txt")
+        raise SystemExit(f"not finished: {', '.join(failed)}; see {options.folder}/NAME.txt")
     for row in _rows(options.folder, options.families):
         print(row)
     if set(options.families) == set(FAMILIES):
