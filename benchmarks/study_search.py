@@ -3,8 +3,8 @@
     python benchmarks/study_search.py --data-dir data
 
 For each data set and each variant of InfoPro, K = 4 is trained once with every candidate, seed 0, with the
-study's epochs (CIFAR-10: half of them). The lowest held-out error of the last epoch wins, the earlier candidate
-where two are equal; every K of the study takes the winner. Finished trainings are not repeated. Writes
+study's epochs (CIFAR-10: half of them). The lowest held-out error of the last epoch wins, the earlier
+candidate where two are equal; every K of the study takes the winner. Finished trainings are not repeated. Writes
 benchmarks/results/study_search.{csv,md}.
 """
 
