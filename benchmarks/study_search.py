@@ -4,8 +4,8 @@
 
 For each data set and each variant of InfoPro, K = 4 is trained once with every candidate, seed 0, with the
 study's epochs (CIFAR-10: half of them). The lowest held-out error of the last epoch wins, the earlier
-candidate where two are equal; every K of the study takes the winner. Finished trainings are not repeated. Writes
-benchmarks/results/study_search.{csv,md}.
+candidate where two are equal; every K of the study takes the winner. Finished trainings are not repeated.
+Writes benchmarks/results/study_search.{csv,md}.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ CANDIDATES = (
     ("1", "1"),
     ("3", "1"),
     ("10", "1"),
+    ("30", "1"),
     ("[3,0.3]", "[0.3,1]"),
     ("[10,1]", "[0.3,1]"),
 )
