@@ -40,8 +40,15 @@ _METHODS: dict[str, dict[str, Any]] = {
     "greedy": {"objective": "greedy"},
     "dgl": {"objective": "dgl"},
     "no-reconstruction": {"objective": "infopro-softmax"},
-    "infopro-softmax": {"objective": "infopro-softmax", "reconstruction_weight": 0.3},
-    "infopro-contrast": {"objective": "infopro-contrast", "reconstruction_weight": 0.3},
+    "infopro-softmax": {"objective": "infopro-softmax"},
+    "infopro-contrast": {"objective": "infopro-contrast"},
+}
+# λ1, λ2 as benchmarks/study_search.py chose them at K = 4
+_WEIGHTS = {
+    ("study-digits", "infopro-softmax"): (1.0, 1.0),
+    ("study-digits", "infopro-contrast"): (10.0, 1.0),
+    ("study-cifar10", "infopro-softmax"): (1.0, 1.0),
+    ("study-cifar10", "infopro-contrast"): (1.0, 1.0),
 }
 
 
@@ -50,9 +57,11 @@ def _cells(family: str, base: RunConfig) -> Iterator[Recipe]:
     yield Recipe(name=f"{family}-end-to-end", config=whole, published=None, source=_SOURCE)
     for num_modules, cuts in _CUTS.items():
         for method, options in _METHODS.items():
+            reconstruction, task = _WEIGHTS.get((family, method), (None, 1.0))
+            weights = {"reconstruction_weight": reconstruction, "task_weight": task}
             yield Recipe(
                 name=f"{family}-k{num_modules}-{method}",
-                config=replace(base, num_modules=num_modules, cuts=cuts, **options),
+                config=replace(base, num_modules=num_modules, cuts=cuts, **options, **weights),
                 published=None,
                 source=_SOURCE,
                 notes=(_CONTROL,) if method == "no-reconstruction" else (),
