@@ -58,7 +58,7 @@ def _cells(family: str, base: RunConfig) -> Iterator[Recipe]:
     for num_modules, cuts in _CUTS.items():
         for method, options in _METHODS.items():
             reconstruction, task = _WEIGHTS.get((family, method), (None, 1.0))
-            weights = {"reconstruction_weight": reconstruction, "task_weight": task}
+            weights: dict[str, Any] = {"reconstruction_weight": reconstruction, "task_weight": task}
             yield Recipe(
                 name=f"{family}-k{num_modules}-{method}",
                 config=replace(base, num_modules=num_modules, cuts=cuts, **options, **weights),
