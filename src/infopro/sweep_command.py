@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 
 from infopro import recipes
+from infopro.analysis import has_analysis
 from infopro.stopping import StopRequest
-from infopro.sweep import Cell, Job, Slot, free_slots, plan_cells, run_jobs
+from infopro.sweep import END_TO_END, Cell, Job, Slot, free_slots, plan_cells, run_jobs
 from infopro.sweep.progress import SweepProgress
 from infopro.sweep.results import is_finished, read_results, summary_table, write_results
 from infopro.sweep_options import VARIED
@@ -75,26 +76,40 @@ def _require_data(cells: list[Cell], options: Any) -> None:
 
 def _jobs(cells: list[Cell], folder: Path, options: Any) -> list[Job]:
     """All trainings that are not done, then all analyses."""
-    common = [
-        *([f"--data-dir={options.data_dir}"] if options.data_dir else []),
-        f"--num-workers={options.num_workers}",
+    runs = folder / "runs"
+    reach = [f"--num-workers={options.num_workers}"]
+    if options.data_dir:
+        reach.append(f"--data-dir={options.data_dir}")
+    training = [
+        Job(
+            name=cell.name,
+            arguments=("train", *cell.options(), f"--output={runs / cell.name}", "--resume", *reach),
+            output=folder / "output" / f"{cell.name}.txt",
+        )
+        for cell in cells
+        if not is_finished(runs / cell.name, epochs=cell.config.epochs)
     ]
-    training, analysis = [], []
-    for cell in cells:
-        path, output = folder / "runs" / cell.name, folder / "output" / f"{cell.name}.txt"
-        if not is_finished(path, epochs=cell.config.epochs):
-            arguments = ("train", *cell.options(), f"--output={path}", "--resume", *common)
-            training.append(Job(name=cell.name, arguments=arguments, output=output))
-        if _is_analysed(cell, cells, options.analyze) and not (path / "analysis" / "analysis.json").is_file():
-            analysis.append(
-                Job(
-                    name=f"analysis of {cell.name}",
-                    arguments=("analyze", str(path), *common),
-                    output=folder / "output" / f"{cell.name}-analysis.txt",
-                    after=cell.name,
-                )
+    analysed = [cell for cell in cells if _is_analysed(cell, cells, options.analyze)]
+    probes = [f"--train-images={options.probe_images}"] if options.probe_images else []
+    return [
+        *training,
+        *(
+            Job(
+                name=f"analysis of {cell.name}",
+                arguments=("analyze", f"{runs / cell.name}", *_beside(cell, cells, runs), *probes, *reach),
+                output=folder / "output" / f"{cell.name}-analysis.txt",
+                after=cell.name,
             )
-    return [*training, *analysis]
+            for cell in analysed
+            if not has_analysis(runs / cell.name)
+        ),
+    ]
+
+
+def _beside(cell: Cell, cells: list[Cell], runs: Path) -> list[str]:
+    """Blocks are compared with those of end to end with the same seed, where that is trained."""
+    found = [c.name for c in cells if c.method == END_TO_END and c.config.seed == cell.config.seed]
+    return [f"--compare-with={runs / name}" for name in found if name != cell.name]
 
 
 def _is_analysed(cell: Cell, cells: list[Cell], which: str) -> bool:

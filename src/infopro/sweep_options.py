@@ -40,6 +40,8 @@ def _add_grid(sweep: Any) -> None:
     which = "the runs whose layers are analysed: largest K and end to end, all, or none"
     choices = Literal["largest-k", "all", "none"]
     sweep.add_argument("--analyze", type=choices, default="largest-k", help=which)
+    probed = "training images that an analysis learns from (default: as infopro analyze)"
+    sweep.add_argument("--probe-images", type=PositiveInt | None, default=None, help=probed)
 
 
 def _add_places(sweep: Any) -> None:
