@@ -35,7 +35,14 @@ def few_images(config, *, data_dir, download, device):
 def test_the_readme_shows_every_command():
     shown = {words[0] for words in commands()}
     # demo is behind `make demo`, and has its own test
-    assert shown == {"list", "train", "evaluate", "plan", "check"}
+    assert shown == {"list", "train", "evaluate", "plan", "check", "analyze", "report", "sweep"}
+
+
+FEW = {
+    "train": ["--epochs", "1", "--batch-size", "16", "--device", "cpu"],
+    "analyze": ["--only", "gradients", "--device", "cpu"],
+    "sweep": ["--epochs", "1", "--batch-size", "16", "--devices", "cpu", "--analyze", "none"],
+}
 
 
 @pytest.fixture
@@ -43,12 +50,20 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recipes, "prepare_data", few_images)
     monkeypatch.setattr("infopro.recipes._session.prepare_data", few_images)
-    return ["--epochs", "1", "--batch-size", "16", "--device", "cpu"]
+    monkeypatch.setattr("infopro.sweep_command.run_jobs", first_jobs)
+
+
+def first_jobs(jobs, slots, **_):
+    """The first two trainings of a sweep, in this process: elsewhere the images would be downloaded."""
+    return {job.name: main([*job.arguments, "--device=cpu"]) for job in jobs[:2]} | {
+        job.name: 0 for job in jobs[2:]
+    }
 
 
 def test_every_command_of_the_readme_runs(quick, capsys):
     for words in commands():
-        options = quick if words[0] == "train" else []
+        options = FEW.get(words[0], [])
         assert main([*words, *options]) == 0, f"infopro {shlex.join(words)}: {capsys.readouterr().err}"
         assert capsys.readouterr().out
     assert len(list(Path("runs").iterdir())) == sum(words[0] == "train" for words in commands())
+    assert Path("compared.html").is_file() and Path("sweeps/cifar10-resnet32/report.html").is_file()
