@@ -21,7 +21,7 @@ from infopro.sweep import Job, free_slots, run_jobs
 from infopro.training import RunFolder, describe_environment
 
 RESULTS = Path(__file__).parent / "results"
-EPOCHS = {"study-digits": 8, "study-cifar10": 3}  # all of the study's, and half of them
+EPOCHS = {"study-digits": 16, "study-cifar10": 4}  # all of the study's, and half of them
 FAMILIES = tuple(EPOCHS)
 METHODS = ("infopro-softmax", "infopro-contrast")
 # λ1, λ2: constant, and from the first to the last local module as the paper's are

@@ -23,8 +23,7 @@ _CUTS = {
 _DIGITS = RunConfig(
     model="demo_resnet20",
     data="digits-on-photos",
-    limit_train=4000,
-    epochs=8,
+    epochs=16,
     batch_size=64,
     learning_rate=0.1,
     schedule="cosine",
@@ -34,7 +33,7 @@ _DIGITS = RunConfig(
     task_weight=1.0,
     decoder="half",
 )
-_CIFAR10 = replace(_DIGITS, data="cifar10", limit_train=10_000, limit_test=5000, epochs=6)
+_CIFAR10 = replace(_DIGITS, data="cifar10", limit_train=10_000, limit_test=5000, epochs=8)
 _CONTROL = "the control λ1 = 0: InfoPro's task head alone, lest a stronger head be taken for reconstruction"
 _METHODS: dict[str, dict[str, Any]] = {
     "greedy": {"objective": "greedy"},
