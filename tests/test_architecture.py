@@ -44,7 +44,19 @@ ORDER = [
         "analysis",
         "report",
     ),
-    *("recipes", "demo", "network_options", "sweep_options", "options", "stopping", "train_command"),
+    *(
+        "recipes",
+        "run_report",
+        "demo",
+        "network_options",
+        "report_options",
+        "analyze_options",
+        "sweep_options",
+        "options",
+        "stopping",
+        "train_command",
+        "analyze_command",
+    ),
     *("sweep", "sweep_command", "cli", "__main__"),
 ]
 HEAVY = ("torchvision", "timm", "sklearn", "altair", "jinja2", "PIL", "tensorboard", "matplotlib")

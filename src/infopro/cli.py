@@ -52,9 +52,11 @@ def _run(arguments: list[str]) -> int:
         "demo": _demo,
         "train": _train,
         "evaluate": _evaluate,
+        "analyze": _analyze,
         "list": _list,
         "plan": _plan,
         "check": _check,
+        "report": _report,
         "sweep": _sweep,
     }
     if options.command is None:
@@ -97,6 +99,12 @@ def _evaluate(options: Any) -> None:
         f"{options.run}, epoch {state.epoch}: test error {result.error:.2f} % (loss {result.loss:.4f}) "
         f"on {result.num_images} images"
     )
+
+
+def _analyze(options: Any) -> None:
+    from infopro.analyze_command import run
+
+    run(options, _console())
 
 
 def _list(options: Any) -> None:
@@ -165,6 +173,16 @@ def _sweep(options: Any) -> int:
     from infopro.sweep_command import run
 
     return run(options, _console())
+
+
+def _report(options: Any) -> None:
+    from infopro.run_report import default_output, report_runs
+
+    output = Path(options.output) if options.output else default_output(options.runs)
+    console = _console()
+    with console.status("writing the report"):
+        page = report_runs(options.runs, output=output, title=options.title)
+    console.print(f"wrote {page}: open it in a browser", highlight=False, soft_wrap=True)
 
 
 def _console() -> Any:

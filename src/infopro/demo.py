@@ -17,7 +17,7 @@ from infopro.data import ImageData, ImageTensors, batches, digits_on_photos, num
 from infopro.errors import BadConfiguration, BadRun
 from infopro.memory import summarize_stages
 from infopro.recipes import RunConfig, Session
-from infopro.report import MethodResult, Reconstruction, ReportData
+from infopro.report import DrawnSplit, MethodResult, Reconstruction, ReportData, RunResult
 from infopro.training import RunFolder, TrainingProgress, describe_environment
 from infopro.types import EpochRecord, StageSummary
 
@@ -136,9 +136,8 @@ def train_method(
         name=name,
         description=description,
         num_modules=session.local.split.num_modules,
-        records=tuple(records),
+        runs=(RunResult(name=f"seed {seed}", seed=seed, records=tuple(records), epochs=config.epochs),),
         saved_bytes=max(stage.saved_bytes for stage in stages),
-        seconds=sum(record.seconds for record in records),
         reconstructions=tuple(_shown(view, index) for index, view in enumerate(views)),
     )
     return Outcome(result, stages)
@@ -193,7 +192,7 @@ def _findings(results: Sequence[MethodResult]) -> tuple[str, ...]:
     """What the numbers say, whichever way they fall."""
     error = {result.name: result.records[-1].test_error for result in results}
     end_to_end, greedy, control, infopro = (error[name] for _, name, _ in METHODS)
-    saved = {result.name: result.saved_bytes for result in results}
+    saved = {result.name: result.saved_bytes or 0 for result in results}
     share = 100 * saved["InfoPro"] / saved["end to end"]
     return (
         f"Greedy: {greedy:.2f} %, {greedy - end_to_end:+.2f} points against end to end ({end_to_end:.2f} %).",
@@ -235,8 +234,7 @@ def _page(data: ImageData, outcomes: Sequence[Outcome], findings: tuple[str, ...
             f"Saved activations: what autograd keeps for one step of {config.batch_size} images, heads "
             "included.",
         ),
-        stages=outcomes[-1].stages,
-        stages_of=outcomes[-1].result.name,
+        splits=(DrawnSplit(of=outcomes[-1].result.name, stages=outcomes[-1].stages),),
         originals=shown.images.permute(0, 2, 3, 1).contiguous().numpy(),
         captions=tuple(data.class_names[label] for label in shown.labels.tolist()),
         configuration={name: str(value) for name, value in asdict(config).items()},

@@ -7,8 +7,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from infopro.analyze_options import add_analyze
 from infopro.errors import BadConfiguration
 from infopro.network_options import add_check, add_plan
+from infopro.report_options import add_report
 from infopro.sweep_options import add_sweep
 
 __all__ = ["DEFAULT_QUEUE", "LISTS", "configuration", "expanded", "make_parser", "parse", "recipe_named_in"]
@@ -53,9 +55,11 @@ def make_parser(recipe_config: Any) -> Any:
     _add_demo(commands, Parser)
     _add_train(commands, Parser, recipe_config)
     _add_evaluate(commands, Parser)
+    add_analyze(commands, Parser)
     _add_list(commands, Parser)
     add_plan(commands, Parser)
     add_check(commands, Parser)
+    add_report(commands, Parser)
     add_sweep(commands, Parser)
     return parser
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from infopro import recipes
 from infopro.analysis import has_analysis
+from infopro.run_report import report_runs
 from infopro.stopping import StopRequest
 from infopro.sweep import END_TO_END, Cell, Job, Slot, free_slots, plan_cells, run_jobs
 from infopro.sweep.progress import SweepProgress
@@ -140,8 +141,6 @@ def _run(
 
 
 def _finish(cells: list[Cell], folder: Path, console: Console) -> None:
-    from infopro.run_report import report_runs
-
     results = read_results(cells, folder / "runs")
     if not results:
         return

@@ -70,6 +70,8 @@ class StageSummary:
     head_parameters: int  # of the auxiliary nets, which fall away after training
     saved_bytes: int  # saved for the backward pass of this module, heads included
     feature_shape: tuple[int, ...]  # of what the module passes on, without the batch dimension
+    flops: int | None = None  # of the module's forward pass for one image, heads left out
+    head_flops: int | None = None  # of the forward pass of its heads and loss for one image
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,20 +17,44 @@ from infopro.report._captions import TEXTS
 from infopro.report._drawing import COLOURS, SHAPES
 from infopro.report._images import binary_entropy
 from infopro.report.charts import Figure, figures, learning_curves
-from infopro.report.series import error_rows, loss_rows, memory_rows, shown_records
+from infopro.report.page import _charts as page_charts
+from infopro.report.series import error_against_k_rows, error_rows, last_records, memory_rows, shown_epochs
 
 AXES = {
     "learning-curves": {"epoch", "test error (%)"},
     "module-losses": {"epoch", "training loss (nats)"},
     "final-errors": {"test error (%)"},
+    "error-against-k": {"number of modules K", "test error (%)"},
     "saved-activations": {"saved activations (MiB)"},
+    "step-memory": {"memory at the peak (MiB)"},
     "reconstruction-errors": {"decoded from the output of module", "cross-entropy (nats per pixel)"},
+    "linear-separability": {"output of block", "test error of a linear probe (%)"},
+    "image-information": {"output of block", "1 − cross-entropy (nats per pixel)"},
+    "image-information-nats": {"output of block", "I(h, x) (nats per image)"},
+    "task-information": {"output of block", "I(h, y) (nats)"},
+    "nuisance-information": {"output of block", "I(h, r) (nats)"},
+    "similarity": {"block of the first network", "block of the second network"},
+    "gradient-angles": {"module", "angle (degrees)"},
+    "gradient-norms": {"module", "norm of the gradient"},
 }
+CALCULATED = {"label", "low", "high", "dash", "line", "behind", "most", "panel"}  # in the chart itself
 
 
 @pytest.fixture(scope="module")
-def drawn(report_data: ReportData) -> dict[str, Figure]:
+def single(report_data: ReportData) -> dict[str, Figure]:
+    """Of one run a method, as the demonstration has them."""
     return {figure.key: figure for part in figures(report_data.methods).values() for figure in part}
+
+
+@pytest.fixture(scope="module")
+def studied(study_data: ReportData) -> dict[str, Figure]:
+    """Of several seeds and K, analysed."""
+    return {figure.key: figure for part in page_charts(study_data).values() for figure in part}
+
+
+@pytest.fixture(scope="module")
+def drawn(single: dict[str, Figure], studied: dict[str, Figure]) -> dict[str, Figure]:
+    return studied | single
 
 
 def encodings(spec: Any) -> Iterator[dict[str, Any]]:
@@ -69,17 +94,33 @@ def test_every_plotted_field_is_in_every_row(key: str, drawn: dict[str, Figure])
         for encoding in encodings(drawn[key].spec)
         for channel in encoding.values()
         if isinstance(channel, dict) and "field" in channel
-    } - {"label"}
+    } - CALCULATED
     assert fields
     assert all(fields <= set(row) for row in drawn[key].rows)
 
 
-def test_one_colour_per_method_everywhere(drawn: dict[str, Figure], report_data: ReportData) -> None:
+def test_one_colour_per_method_everywhere(single: dict[str, Figure], report_data: ReportData) -> None:
     names = [method.name for method in report_data.methods]
-    for figure in drawn.values():
+    for figure in single.values():
         scales = [e["color"]["scale"] for e in encodings(figure.spec) if "scale" in e.get("color", {})]
         assert scales
         assert all(scale == {"domain": names, "range": list(COLOURS[:4])} for scale in scales)
+
+
+def test_one_colour_per_family_for_every_k(studied: dict[str, Figure]) -> None:
+    families = ["end to end", "greedy", "infopro-softmax"]
+    for key, figure in studied.items():
+        scales = [e["color"]["scale"] for e in encodings(figure.spec) if "scale" in e.get("color", {})]
+        if key not in ("step-memory", "similarity"):
+            assert scales
+            assert all(scale == {"domain": families, "range": list(COLOURS[:3])} for scale in scales), key
+
+
+def test_one_k_is_shown_at_a_time(studied: dict[str, Figure], single: dict[str, Figure]) -> None:
+    for key in ("learning-curves", "module-losses", "linear-separability", "gradient-angles"):
+        assert {"name": "shown", "value": 4} in studied[key].spec["params"], key
+    assert all(p["name"] != "shown" for f in single.values() for p in f.spec.get("params", []))
+    assert "error-against-k" not in single
 
 
 def test_specifications_do_not_depend_on_what_was_drawn_before(report_data: ReportData) -> None:
@@ -110,11 +151,41 @@ def test_contrast_in_light_and_dark() -> None:
             assert contrast(theme[ink], theme["raised"]) >= 4.5
 
 
-def test_loss_of_an_undivided_network_stands_in_the_last_panel(report_data: ReportData) -> None:
-    rows = loss_rows(report_data.methods)
-    assert {row["panel"] for row in rows if row["method"] == "end to end"} == {4}
-    assert {row["panel"] for row in rows if row["method"] == "greedy"} == {1, 2, 3, 4}
-    assert all(row["panel"] == row["module"] for row in rows if row["method"] == "greedy")
+def test_loss_of_an_undivided_network_stands_in_the_last_panel(
+    single: dict[str, Figure], studied: dict[str, Figure]
+) -> None:
+    def panel(figure: Figure) -> str:
+        steps = [*figure.spec.get("transform", []), *figure.spec["spec"].get("transform", [])]
+        return next(step["calculate"] for step in steps if step.get("as") == "panel")
+
+    assert panel(single["module-losses"]) == "datum.num_modules === 1 ? (4) : datum.module"
+    assert "shown" in panel(studied["module-losses"])
+    assert single["module-losses"].spec["usermeta"] == {"panels": 4}
+
+
+def test_means_over_runs(study_data: ReportData) -> None:
+    greedy = study_data.methods[1]  # seeds 0 and 2
+    rows = [row for row in error_rows(study_data.methods) if row["method"] == greedy.name]
+    errors = [run.records[4].test_error for run in greedy.runs]
+    row = rows[4]
+    assert (row["epoch"], row["runs"]) == (5, 2)
+    assert row["test_error_percent"] == pytest.approx(sum(errors) / 2)
+    assert row["test_error_deviation"] == pytest.approx(abs(errors[0] - errors[1]) / math.sqrt(2))
+    last = next(row for row in error_against_k_rows(study_data.methods) if row["method"] == greedy.name)
+    finals = [run.records[-1].test_error for run in greedy.runs]
+    assert last["last_test_error_percent"] == pytest.approx(sum(finals) / 2)
+    assert last["high"] - last["low"] == pytest.approx(math.sqrt(2) * 2.0)  # the seeds are 2 apart
+
+
+def test_unfinished_runs_are_left_out_of_means(study_data: ReportData) -> None:
+    method = study_data.methods[0]
+    cut = replace(method.runs[0], records=method.runs[0].records[:3])
+    mixed = replace(method, runs=(cut, *method.runs[1:]))
+    assert set(last_records(mixed)) == {1, 2}
+    assert {row["runs"] for row in error_rows([mixed])} == {2}
+    later = replace(method.runs[1], records=method.runs[1].records[:5])
+    live = replace(method, runs=(cut, later))
+    assert {seed: record.epoch for seed, record in last_records(live).items()} == {0: 3, 1: 3}
 
 
 def test_memory_is_relative_to_end_to_end(report_data: ReportData) -> None:
@@ -127,7 +198,7 @@ def test_memory_is_relative_to_end_to_end(report_data: ReportData) -> None:
 def test_thinned_curves_keep_first_and_last_epoch(
     report_data: ReportData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [len(records) for records in shown_records(report_data.methods).values()] == [10] * 4
+    assert [len(epochs) for epochs in shown_epochs(report_data.methods).values()] == [10] * 4
     monkeypatch.setattr("infopro.report.series.MAX_ROWS", 100)
     # 20 values of the undivided network and 110 of each of the others: every 4th epoch
     epochs = [row["epoch"] for row in error_rows(report_data.methods) if row["method"] == "greedy"]
@@ -135,7 +206,7 @@ def test_thinned_curves_keep_first_and_last_epoch(
 
 
 def test_method_without_records_has_no_line(report_data: ReportData) -> None:
-    bare = replace(report_data.methods[0], records=())
+    bare = replace(report_data.methods[0], runs=())
     assert {row["method"] for row in error_rows((bare, report_data.methods[1]))} == {"greedy"}
 
 

@@ -8,12 +8,22 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from infopro.errors import BadInput, MissingPackage
-from infopro.report import Reconstruction, ReportData, page, render_report, series, write_report
+from infopro.report import (
+    MARKER,
+    Reconstruction,
+    ReportData,
+    _html,
+    page,
+    render_report,
+    series,
+    write_report,
+)
 from infopro.report.charts import figures
 
 
@@ -49,6 +59,19 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def unpacked(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each chart, as page.js makes them of the columns in the page."""
+    found = {}
+    for key, table in record["series"].items():
+        columns = [
+            [column["texts"][index] for index in column["at"]] if isinstance(column, dict) else column
+            for column in table["columns"]
+        ]
+        rows = zip(*columns, strict=True)
+        found[key] = [dict(zip(table["names"], row, strict=True)) for row in rows]
+    return found
+
+
 @pytest.fixture(scope="module")
 def html(report_data: ReportData) -> str:
     return render_report(report_data)
@@ -66,10 +89,10 @@ def test_everything_stands_in_the_page(elements: Elements, report_data: ReportDa
         for part in method.reconstructions:
             assert f"From the output of {part.module}" in words
             assert f"{method.name} {part.error:.3f}" in words
-    for stage in report_data.stages:
+    for stage in report_data.splits[0].stages:
         assert all(block in words for block in stage.blocks)
         assert f"{stage.parameters:,}" in words
-    assert words.count("gradient stops here") == len(report_data.stages) - 1
+    assert words.count("gradient stops here") == len(report_data.splits[0].stages) - 1
     assert all(text in words for text in (*report_data.findings, *report_data.notes, report_data.command))
     for mapping in (report_data.configuration, report_data.environment):
         assert all(key in words and value in words for key, value in mapping.items())
@@ -100,6 +123,52 @@ def test_nothing_is_requested(elements: Elements) -> None:
 def test_chart_library_stands_once(html: str, elements: Elements) -> None:
     assert html.count("window.vegaEmbed=") == 1
     assert len(elements.all("script")) == 4
+
+
+def test_a_study_has_all_parts(study_data: ReportData) -> None:
+    source = render_report(study_data)
+    parsed = Elements(source)
+    assert [s["id"] for s in parsed.all("section")] == [
+        "result",
+        "memory",
+        "knowledge",
+        "similarity",
+        "gradients",
+        "curves",
+        "made",
+    ]
+    keys = {figure["id"] for figure in parsed.all("figure")}
+    assert {"error-against-k", "linear-separability", "nuisance-information", "similarity"} <= keys
+    assert (
+        keys
+        == set(json.loads(parsed.content["specs"]))
+        == set(unpacked(json.loads(parsed.content["series"])))
+    )
+    assert "saved-activations" not in keys  # the whole step has them
+    choices = [o["value"] for o in parsed.all("option")]
+    assert choices == ["4", "2", "0"] * 3
+    assert MARKER in source[:4096]
+    assert "Every run by itself (13)" in parsed.text
+    runs = unpacked({"series": {"runs": json.loads(parsed.content["series"])["runs"]}})["runs"]
+    assert [row["seed"] for row in runs if row["method"] == "greedy, K = 2"] == [0, 2]
+
+
+def test_sixty_long_runs_of_many_modules_stay_small(study_data: ReportData) -> None:
+    """Twenty methods, three seeds, 160 epochs, 16 modules."""
+    run = study_data.methods[-1].runs[0]
+    last, terms = run.records[-1], {"total": 0.123456789, "task": 1.23456789, "reconstruction": 0.6123456789}
+    records = tuple(replace(last, epoch=epoch, losses=(terms,) * 16) for epoch in range(1, 161))
+    seeds = tuple(
+        replace(run, name=f"seed {seed}", seed=seed, records=records, epochs=160) for seed in range(3)
+    )
+    methods = tuple(
+        replace(
+            study_data.methods[-1], name=f"a method with a long name, K = {k}", runs=seeds, num_modules=16
+        )
+        for k in range(20)
+    )
+    source = render_report(replace(study_data, methods=methods, memory=()))
+    assert len(source.encode()) < 2_500_000  # and at most 2.5 MB of images: below 5 MB
 
 
 def test_small_enough(html: str) -> None:
@@ -138,10 +207,11 @@ def test_downloaded_numbers_are_the_plotted_ones(elements: Elements, report_data
     record = json.loads(elements.content["series"])
     specs = json.loads(elements.content["specs"])
     drawn = {figure.key: figure for part in figures(report_data.methods).values() for figure in part}
-    assert record["series"] == {key: list(figure.rows) for key, figure in drawn.items()}
+    series = unpacked(record)
+    assert series == {key: list(figure.rows) for key, figure in drawn.items()}
     assert specs == {key: figure.spec for key, figure in drawn.items()}
     assert {figure["id"] for figure in elements.all("figure")} == set(drawn)
-    curve = [row for row in record["series"]["learning-curves"] if row["method"] == "greedy"]
+    curve = [row for row in series["learning-curves"] if row["method"] == "greedy"]
     assert [row["test_error_percent"] for row in curve] == [
         r.test_error for r in report_data.methods[1].records
     ]
@@ -150,16 +220,19 @@ def test_downloaded_numbers_are_the_plotted_ones(elements: Elements, report_data
 def test_diverged_run_still_has_a_page(report_data: ReportData) -> None:
     method = report_data.methods[1]
     lost = replace(method.records[-1], test_error=float("nan"), losses=({"total": float("inf")},))
-    data = replace(report_data, methods=(replace(method, records=(*method.records[:-1], lost)),))
+    data = replace(
+        report_data,
+        methods=(replace(method, runs=(replace(method.runs[0], records=(*method.records[:-1], lost)),)),),
+    )
     parsed = Elements(render_report(data))
     assert "not a number" in parsed.text
-    record = json.loads(parsed.content["series"])["series"]
+    record = unpacked(json.loads(parsed.content["series"]))
     assert record["learning-curves"][-1]["test_error_percent"] is None
     assert record["module-losses"][-1]["loss_nats"] is None
 
 
 def test_parts_that_are_empty_leave_no_section(report_data: ReportData) -> None:
-    bare = replace(report_data.methods[0], records=(), reconstructions=())
+    bare = replace(report_data.methods[0], runs=(), reconstructions=())
     parsed = Elements(render_report(ReportData(title="bare", summary="one", methods=(bare,))))
     sections = {section["id"] for section in parsed.all("section")}
     assert sections == {"result", "made"}
@@ -179,6 +252,13 @@ def test_large_images_are_shrunk_and_many_are_left_out(report_data: ReportData) 
     assert all((image["src"] or "").startswith("data:image/jpeg") for image in images)
     assert len(images) < 40 * 17
     assert f"{len(images) // 17} of 40 test images are shown" in parsed.text
+
+
+def test_images_get_what_charts_leave(report_data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST", len(_html.chart_library()) + 300_000)
+    source = render_report(report_data)
+    assert "of 8 test images are shown" in Elements(source).text
+    assert len(source.encode()) < len(_html.chart_library()) + 350_000
 
 
 def test_long_runs_are_thinned_and_say_so(report_data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +300,7 @@ def test_folder_as_path(tmp_path: Path, report_data: ReportData) -> None:
 def test_missing_package_names_the_extra(
     package: str, tmp_path: Path, report_data: ReportData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page._chart_library.cache_clear()
+    _html.chart_library.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackage, match=r"infopro\[report\]"):
         write_report(report_data, tmp_path / "report.html")
@@ -229,5 +309,12 @@ def test_missing_package_names_the_extra(
 
 def test_page_files_are_shipped() -> None:
     folder = resources.files("infopro.report")
-    for name in ("page.html.j2", "page.css", "page.js"):
+    for name in (
+        "page.html.j2",
+        "figure.html.j2",
+        "split.html.j2",
+        "pipeline.html.j2",
+        "page.css",
+        "page.js",
+    ):
         assert folder.joinpath(name).is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from infopro.errors import BadInput
 from infopro.report import ReportData, _formats, render_report, result_table
-from infopro.report.tables import COLUMNS, result_cells
+from infopro.report.tables import result_cells, result_columns
 
 
 def printed(data: ReportData, width: int = 120) -> str:
@@ -23,7 +24,21 @@ def printed(data: ReportData, width: int = 120) -> str:
 def test_cells(report_data: ReportData) -> None:
     cells = result_cells(report_data.methods[1], report_data.methods)
     assert cells == ("greedy", "4", "21.67 %", "21.54 % (epoch 9)", "19.9 MiB", "0.33 ×", "44.0 s")
-    assert len(cells) == len(COLUMNS)
+    assert len(cells) == len(result_columns(report_data.methods))
+
+
+def test_cells_of_several_runs(study_data: ReportData) -> None:
+    columns = result_columns(study_data.methods)
+    cells = dict(zip(columns, result_cells(study_data.methods[1], study_data.methods), strict=True))
+    finals = [run.records[-1].test_error for run in study_data.methods[1].runs]
+    mean = sum(finals) / 2
+    assert cells["test error"] == f"{mean:.2f} ± {math.sqrt(2):.2f} %"
+    assert cells["runs"] == "2"
+    others = {run.seed: run.records[-1].test_error for run in study_data.methods[0].runs}
+    difference = (finals[0] - others[0] + finals[1] - others[2]) / 2
+    assert cells["paired difference"] == f"{difference:+.2f} ± 0.00 (n = 2)"  # both seeds shift alike
+    assert "saved activations" not in columns
+    assert result_cells(study_data.methods[0], study_data.methods)[4] == "–"
 
 
 def test_table_without_a_terminal_is_plain_text(report_data: ReportData) -> None:
@@ -47,7 +62,7 @@ def test_name_in_brackets_is_no_markup(report_data: ReportData) -> None:
 
 
 def test_method_that_was_not_trained(report_data: ReportData) -> None:
-    bare = replace(report_data.methods[1], records=())
+    bare = replace(report_data.methods[1], runs=())
     assert result_cells(bare, (bare,))[2:6] == ("–", "–", "19.9 MiB", "–")
 
 
@@ -63,6 +78,10 @@ def test_method_that_was_not_trained(report_data: ReportData) -> None:
         (_formats.seconds(185), "3 min 05 s"),
         (_formats.seconds(3 * 3600 + 62), "3 h 01 min"),
         (_formats.shape((16, 8, 8)), "16 × 8 × 8"),
+        (_formats.operations(29_196_288), "29.2 MFLOP"),
+        (_formats.operations(4_089_284_608), "4.09 GFLOP"),
+        (_formats.with_deviation(8.0, None, "%"), "8.00 %"),
+        (_formats.with_deviation(float("nan"), None, "%"), "not a number"),
     ],
 )
 def test_numbers_carry_units(text: str, expected: str) -> None:
@@ -89,6 +108,12 @@ def test_all_problems_at_once(report_data: ReportData) -> None:
     ):
         assert problem in message
     assert "'module 1' 2 times" in message
+
+
+def test_a_run_twice(study_data: ReportData) -> None:
+    method = study_data.methods[0]
+    with pytest.raises(BadInput, match="run 'seed 0' of 'end to end' 2 times"):
+        render_report(replace(study_data, methods=(replace(method, runs=(method.runs[0],) * 2),)))
 
 
 def test_no_method(report_data: ReportData) -> None:

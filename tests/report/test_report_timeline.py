@@ -16,7 +16,8 @@ import pytest
 
 from infopro.engines.timeline import IDLE, KINDS, Span, StageTimeline, Timeline, idle_shares
 from infopro.errors import BadInput, BadRun, MissingPackage
-from infopro.report import _timeline_charts, page
+from infopro.report import _html, _timeline_charts
+from infopro.report._html import packed
 from infopro.report.timeline import (
     format_idle_shares,
     shares_figure,
@@ -248,7 +249,7 @@ def test_everything_stands_in_the_page(written: Callable[..., str]) -> None:
     assert figures == ["filling", "middle", "shares"]
     series = json.loads(parsed.scripts["series"])["series"]
     assert set(series) == set(json.loads(parsed.scripts["specs"])) == set(figures)
-    assert series["shares"] == list(shares_figure(shares).rows)
+    assert series["shares"] == packed(shares_figure(shares).rows)
 
 
 def test_nothing_is_requested(written: Callable[..., str]) -> None:
@@ -319,7 +320,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
 def test_missing_package_names_the_extra(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page._chart_library.cache_clear()
+    _html.chart_library.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackage, match=r"infopro\[report\]"):
         write_timeline_page(pipeline(), tmp_path / "a.html", title="")

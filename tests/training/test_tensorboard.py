@@ -1,6 +1,10 @@
 import builtins
+import io
 
+import numpy as np
+import PIL.Image
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from infopro.training import TensorBoardLog
@@ -49,6 +53,21 @@ def test_epochs_that_are_repeated_replace_their_points(tmp_path, record):
     assert read(tmp_path)["error/test"] == [(1, 1.0), (2, 20.0)]
 
 
+def test_images_stand_below_their_originals(tmp_path):
+    board = TensorBoardLog(tmp_path)
+    originals, decoded = torch.zeros(10, 3, 4, 4), torch.ones(10, 3, 4, 4)
+    for epoch in (1, 2):
+        board.add_images(epoch, originals, {"module_1/reconstructed_images": decoded})
+    board.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    shown = events.Images("module_1/reconstructed_images")
+    assert [image.step for image in shown] == [1, 2]
+    assert (shown[0].width, shown[0].height) == (8 * 4, 2 * 4)
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(shown[0].encoded_image_string)))
+    assert (pixels[:4] == 0).all() and (pixels[4:] == 255).all()
+
+
 def test_without_the_package_nothing_is_written(tmp_path, record, monkeypatch):
     original = builtins.__import__
 
@@ -60,5 +79,6 @@ def test_without_the_package_nothing_is_written(tmp_path, record, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     board = TensorBoardLog(tmp_path)
     board.add(record())
+    board.add_images(1, torch.zeros(1, 3, 2, 2), {"a": torch.zeros(1, 3, 2, 2)})
     board.close()
     assert not board.available and list(tmp_path.iterdir()) == []

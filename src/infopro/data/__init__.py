@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infopro._plugins import public_modules
+from infopro.data._seeds import counter_generator
 from infopro.data._types import Augmentation, ImageData, ImageFiles, Images, ImageTensors
 from infopro.data.augment import augment, normalize
 from infopro.data.batches import batch_sizes, batches, num_batches, share
@@ -13,7 +14,7 @@ from infopro.data.digits_on_photos import digits_on_photos, render_digits
 from infopro.data.image_folder import image_folder
 from infopro.data.npz_file import npz_file
 from infopro.data.resizing import resize
-from infopro.data.subsets import hold_out, limit
+from infopro.data.subsets import held_out_images, hold_out, limit
 from infopro.errors import BadData, UnknownName
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "augment",
     "batch_sizes",
     "batches",
+    "counter_generator",
     "digits_on_photos",
+    "held_out_images",
     "hold_out",
     "image_folder",
     "limit",

@@ -13,6 +13,11 @@ def counter_generator(purpose: str, *counters: int) -> torch.Generator:
     """A fresh generator on the CPU for one purpose and one place, such as ("order", seed, epoch).
 
     On the CPU whatever the training device is: the same images are cropped in the same way on every device.
+
+    Example:
+        >>> first, again = counter_generator("order", 0, 1), counter_generator("order", 0, 1)
+        >>> first.initial_seed() == again.initial_seed()
+        True
     """
     place = "/".join([purpose, *map(str, counters)])
     number = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "little")

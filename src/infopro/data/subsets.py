@@ -12,7 +12,7 @@ from infopro.data._seeds import counter_generator
 from infopro.data._types import ImageData, Images, ImageTensors
 from infopro.errors import BadConfiguration
 
-__all__ = ["hold_out", "limit"]
+__all__ = ["held_out_images", "hold_out", "limit"]
 
 
 def limit(data: ImageData, *, train: int | None = None, test: int | None = None, seed: int = 0) -> ImageData:
@@ -49,13 +49,22 @@ def hold_out(data: ImageData, *, fraction: float, seed: int = 0) -> ImageData:
     """
     if not 0 < fraction < 1:
         raise BadConfiguration("held-out fraction is out of range", got=fraction, allowed="between 0 and 1")
-    held = _held_images(data.train, fraction, counter_generator("hold out", seed))
+    held = held_out_images(data.train, fraction, counter_generator("hold out", seed))
     kept, held = (mask.nonzero()[:, 0] for mask in (~held, held))
     return replace(data, train=data.train.take(kept), test=data.train.take(held))
 
 
-def _held_images(images: Images, fraction: float, generator: torch.Generator) -> Tensor:
-    """bool [N] on the CPU."""
+def held_out_images(images: Images, fraction: float, generator: torch.Generator) -> Tensor:
+    """Which images to hold out, bool [N] on the CPU: `fraction` of each class, and whole sources.
+
+    Images made from one source (`nuisance["source"]`) are held out together.
+
+    Example:
+        >>> from infopro.data import ImageTensors
+        >>> images = ImageTensors(torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.arange(8) % 2)
+        >>> held_out_images(images, 0.25, torch.Generator().manual_seed(0)).sum()
+        tensor(2)
+    """
     labels = images.labels.cpu()
     if not isinstance(images, ImageTensors) or "source" not in images.nuisance:
         return held_out_mask(labels, fraction, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,8 @@ class StepMemory:
     crossing: tuple[
         int, ...
     ]  # per cut, bytes that cross it: boundary and carried tensors; empty where unknown
+    part_flops: tuple[int, ...] = ()  # per module, forward pass without heads; empty where it runs live
+    head_flops: tuple[int, ...] = ()  # per module, of the forward pass of its heads and loss
 
 
 def track_step(
@@ -68,6 +70,8 @@ def track_step(
         flops=tracker.flops,
         module_flops=tuple(module_flops),
         crossing=tuple(watch.crossing),
+        part_flops=tuple(watch.part_flops),
+        head_flops=tuple(watch.head_flops),
     )
 
 
@@ -94,6 +98,8 @@ class _Watch:
         self.saved: list[int] = []
         self.flops: list[int] = []  # so far, when each module is done
         self.crossing: list[int] = []
+        self.part_flops: list[int] = []
+        self.head_flops: list[int] = []
         self._of_heads = {id(p) for p in local.heads.parameters()}
         tensors = [*local.parameters(), *local.buffers()]
         self._owned = {storage_key(t) for t in tensors}
@@ -132,12 +138,30 @@ class _Watch:
             for parameter in self.local.parameters():
                 if parameter.requires_grad:
                     probes.callback(self._watch_gradient(parameter, tracker).remove)
-            for stage in self.local.stages:
+            for index, stage in enumerate(self.local.stages):
+                for module, into in ((stage.part, self.part_flops), (stage.objective, self.head_flops)):
+                    for remove in self._count_forward(module, into, index, tracker):
+                        probes.callback(remove)
                 probes.callback(stage.objective.register_forward_pre_hook(self._enter_heads).remove)
                 probes.callback(stage.objective.register_forward_hook(self._leave_heads).remove)
                 probes.callback(stage.part.register_forward_hook(self._watch_boundary(tracker)).remove)
             probes.enter_context(saved_tensors_hooks(self._pack(tracker), lambda tensor: tensor))
             yield
+
+    def _count_forward(
+        self, module: nn.Module, into: list[int], index: int, tracker: MemoryTracker
+    ) -> tuple[Callable[[], None], ...]:
+        """Append the operations of the module's first forward pass; what runs again is not counted again."""
+        before: list[int] = []
+
+        def end(*_: Any) -> None:
+            if len(into) == index:
+                into.append(tracker.flops - before[0])
+
+        return (
+            module.register_forward_pre_hook(lambda *_: before.append(tracker.flops)).remove,
+            module.register_forward_hook(end).remove,
+        )
 
     def _pack(self, tracker: MemoryTracker) -> Any:
         def pack(tensor: Tensor) -> Tensor:

@@ -13,12 +13,15 @@ from infopro.errors import UnknownName
 from infopro.recipes._asynchronous import Stopped, train_cached_run, train_decoupled_run
 from infopro.recipes._config import RunConfig, build_objective, check, problems
 from infopro.recipes._describe import describe, field_help, published_text
+from infopro.recipes._loading import LoadedRun, load_run
 from infopro.recipes._recipe import Published, Recipe
 from infopro.recipes._running import fit, open_run, refuse_existing, restore, train_run, write_timeline
 from infopro.recipes._session import Session, choose_device, evaluate_run, prepare, prepare_data
+from infopro.recipes._stored import from_plain
 from infopro.recipes._together import meet, require_alike
 
 __all__ = [
+    "LoadedRun",
     "Published",
     "Recipe",
     "RunConfig",
@@ -31,8 +34,10 @@ __all__ = [
     "evaluate_run",
     "field_help",
     "fit",
+    "from_plain",
     "list_recipes",
     "load",
+    "load_run",
     "meet",
     "open_run",
     "prepare",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import fields
+from functools import cache
 
 from infopro.recipes._config import RunConfig
 from infopro.recipes._recipe import Recipe
@@ -41,6 +42,7 @@ def published_text(recipe: Recipe, config: RunConfig | None = None) -> str:
     return f"  (published: {recipe.published.test_error:.2f}{spread} %, {recipe.published.table})"
 
 
+@cache
 def field_help() -> dict[str, str]:
     """The comment on each line of RunConfig: said once, shown by --help too."""
     source = inspect.getsource(RunConfig)

@@ -14,6 +14,7 @@ from infopro.engines import Pipeline
 from infopro.engines.timeline import COMPUTE, idle_shares, read_timelines
 from infopro.errors import BadRun, MissingPackage
 from infopro.recipes._config import RunConfig
+from infopro.recipes._pictures import Pictures
 from infopro.recipes._session import PRECISIONS, Session
 from infopro.recipes._stored import plain, unlike_defaults
 from infopro.report.timeline import format_idle_shares, write_timeline_page
@@ -137,10 +138,13 @@ def train_run(
         TensorBoardLog(folder.path / "tensorboard", first_epoch=start.epoch + 1) if engine.writes else None
     )
 
+    pictures = Pictures(session)
+
     def log(record: EpochRecord) -> None:
         folder.append(record)  # first: a line without its checkpoint is dropped on resuming
         if board is not None:
             board.add(record)
+            pictures.write(board, record.epoch)
         if on_epoch is not None:
             on_epoch(record)
 
@@ -254,5 +258,10 @@ def _run_record(session: Session, name: str, data_dir: Path | None) -> dict[str,
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "cuts": list(session.local.split.cuts),
         "split_notes": list(session.local.split.notes),
+        # what a report needs to predict memory and operations without the data
+        "image_shape": list(session.data.image_shape),
+        "num_classes": session.data.num_classes,
+        "train_images": len(session.data.train),
+        "test_images": len(session.data.test),
         "environment": describe_environment(session.device),
     }

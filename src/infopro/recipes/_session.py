@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from infopro import data as data_sets
 from infopro import models
@@ -30,7 +31,18 @@ from infopro.training import (
     make_optimizer,
 )
 
-__all__ = ["PRECISIONS", "Session", "choose_device", "evaluate_run", "prepare", "prepare_data"]
+__all__ = [
+    "PRECISIONS",
+    "Session",
+    "choose_device",
+    "evaluate_run",
+    "example_images",
+    "make_local",
+    "make_network",
+    "open_with_data",
+    "prepare",
+    "prepare_data",
+]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -109,20 +121,8 @@ def prepare(
     """
     check(config)
     torch.manual_seed(config.seed)
-    channels, height, _ = data.image_shape
-    model = models.create(config.model, num_classes=data.num_classes, in_channels=channels, image_size=height)
-    model.to(device).to(memory_format=torch.channels_last)
-    example = torch.rand(4, *data.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    local = localize(
-        model,
-        example,
-        num_modules=None if config.cuts is not None else config.num_modules,
-        cuts=config.cuts,
-        balance=config.balance if config.cuts is None else "depth",
-        objective=build_objective(config),
-        task=Classification(num_classes=data.num_classes, mean=data.mean, std=data.std),
-        checkpoint=config.checkpoint,
-    )
+    model, example = make_network(config, data, device), example_images(data, device)
+    local = make_local(config, model, data, example, cuts=config.cuts)
     if config.compile:
         _require_compiler(device)
         local.compile()
@@ -138,6 +138,38 @@ def prepare(
     return Session(config, local, data, optimizer, device, engine, processes)
 
 
+def make_network(config: RunConfig, data: ImageData, device: torch.device) -> nn.Module:
+    """The configuration's network, its weights drawn from torch's random stream."""
+    channels, height, _ = data.image_shape
+    model = models.create(config.model, num_classes=data.num_classes, in_channels=channels, image_size=height)
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def make_local(
+    config: RunConfig, model: nn.Module, data: ImageData, example: Tensor, *, cuts: Sequence[str] | None
+) -> LocalModel:
+    """The network cut behind `cuts`, or as the configuration says, with heads and losses."""
+    return localize(
+        model,
+        example,
+        num_modules=None if cuts is not None else config.num_modules,
+        cuts=cuts,
+        balance=config.balance if cuts is None else "depth",
+        objective=build_objective(config),
+        task=_task(data),
+        checkpoint=config.checkpoint,
+    )
+
+
+def _task(data: ImageData) -> Classification:
+    return Classification(num_classes=data.num_classes, mean=data.mean, std=data.std)
+
+
+def example_images(data: ImageData, device: torch.device) -> Tensor:
+    """Images of the data's shape, without its content."""
+    return torch.rand(4, *data.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
 def _require_compiler(device: torch.device) -> None:
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:
@@ -148,21 +180,29 @@ def _require_compiler(device: torch.device) -> None:
         )
 
 
-def evaluate_run(
-    path: Path, *, data_dir: Path | None, download: bool, device: torch.device, num_workers: int = 0
-) -> tuple[Checkpoint, Evaluation]:
-    """Rebuild a run's network from its configuration and test its last checkpoint; no heads, no split."""
+def open_with_data(
+    path: Path, *, data_dir: Path | None, download: bool, device: torch.device
+) -> tuple[RunFolder, RunConfig, ImageData]:
+    """A run's folder, its configuration and its data, looked for where the run found them.
+
+    Raises:
+        BadRun: no such folder, or no run in it. BadData: the data are not there.
+    """
     folder = RunFolder.open(path)
     config = from_plain(folder.configuration)
     if data_dir is None and folder.record.get("data_dir"):
         data_dir = Path(folder.record["data_dir"])
-    data = prepare_data(config, data_dir=data_dir, download=download, device=device)
-    channels, height, _ = data.image_shape
-    model = models.create(config.model, num_classes=data.num_classes, in_channels=channels, image_size=height)
+    return folder, config, prepare_data(config, data_dir=data_dir, download=download, device=device)
+
+
+def evaluate_run(
+    path: Path, *, data_dir: Path | None, download: bool, device: torch.device, num_workers: int = 0
+) -> tuple[Checkpoint, Evaluation]:
+    """Rebuild a run's network from its configuration and test its last checkpoint; no heads, no split."""
+    folder, config, data = open_with_data(path, data_dir=data_dir, download=download, device=device)
+    model = make_network(config, data, device)
     state = load_model(folder.last_checkpoint(), model)
-    model.to(device).to(memory_format=torch.channels_last)
-    task = Classification(num_classes=data.num_classes, mean=data.mean, std=data.std).to(device)
     precision = PRECISIONS[config.precision]
     return state, evaluate_data(
-        model, task, data, device=device, precision=precision, num_workers=num_workers
+        model, _task(data).to(device), data, device=device, precision=precision, num_workers=num_workers
     )

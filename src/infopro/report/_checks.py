@@ -28,6 +28,10 @@ def _problems(data: ReportData) -> Iterator[str]:
     for name, times in Counter(method.name for method in data.methods).items():
         if times > 1:
             yield f"method {name!r} {times} times (name the runs apart, by seed for instance)"
+    for method in data.methods:
+        for name, times in Counter(run.name for run in method.runs).items():
+            if times > 1:
+                yield f"run {name!r} of {method.name!r} {times} times"
     yield from _image_problems("originals", data.originals)
     if len(data.captions) != len(data.originals):
         yield f"{len(data.captions)} captions for {len(data.originals)} originals"

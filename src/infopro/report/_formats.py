@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["ABSENT", "count", "mebibytes", "nats", "percent", "ratio", "seconds", "shape"]
+__all__ = [
+    "ABSENT",
+    "count",
+    "mebibytes",
+    "nats",
+    "operations",
+    "percent",
+    "points",
+    "ratio",
+    "seconds",
+    "shape",
+    "with_deviation",
+]
 
 ABSENT = "–"
 MEBIBYTE = 2**20
@@ -20,6 +32,22 @@ def _finite(value: float | None, text: str) -> str:
 def percent(value: float | None) -> str:
     """A percentage with two decimals: one test image in ten thousand stays visible."""
     return _finite(value, "{:.2f} %")
+
+
+def with_deviation(mean: float, deviation: float | None, unit: str) -> str:
+    """A mean with its standard deviation, where there is one."""
+    spread = "" if deviation is None else f" ± {deviation:.2f}"
+    return _finite(mean, f"{{:.2f}}{spread} {unit}")
+
+
+def points(mean: float, deviation: float | None) -> str:
+    """A difference of two percentages, with its sign."""
+    return f"{mean:+.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+
+
+def operations(number: int) -> str:
+    """Floating-point operations, a multiplication and an addition counted as two."""
+    return f"{number / 1e9:#.3g} GFLOP" if number >= 1e9 else f"{number / 1e6:#.3g} MFLOP"
 
 
 def mebibytes(num_bytes: float) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from infopro.report._packages import report_package
 from infopro.report._types import ReportData
 
-__all__ = ["ImageGrid", "ImageRow", "binary_entropy", "image_grid", "image_uri"]
+__all__ = ["BUDGET", "ImageGrid", "ImageRow", "binary_entropy", "image_grid", "image_uri"]
 
 LARGE_SIDE = 96  # CSS pixels of an enlarged image; larger originals are shrunk to it and stored as JPEG
 PIXEL_EXACT_SIDE = 64
@@ -68,8 +68,8 @@ def binary_entropy(probability: NDArray[np.float64] | float) -> float:
     return float(np.mean(-p * np.log(p) - (1 - p) * np.log1p(-p)))
 
 
-def image_grid(data: ReportData) -> ImageGrid:
-    """The images of the page, cut to as many test images as keep it small."""
+def image_grid(data: ReportData, *, budget: int = BUDGET) -> ImageGrid:
+    """The images of the page, cut to as many test images as fit into `budget` characters; at least one."""
     methods = [method for method in data.methods if method.reconstructions]
     modules = list(dict.fromkeys(part.module for method in methods for part in method.reconstructions))
     originals = tuple(image_uri(image) for image in data.originals)
@@ -85,15 +85,15 @@ def image_grid(data: ReportData) -> ImageGrid:
         )
         for module in modules
     ]
-    return _within_budget(data, originals, groups)
+    return _within_budget(data, originals, groups, budget)
 
 
 def _within_budget(
-    data: ReportData, originals: tuple[str, ...], groups: list[tuple[str, tuple[ImageRow, ...]]]
+    data: ReportData, originals: tuple[str, ...], groups: list[tuple[str, tuple[ImageRow, ...]]], budget: int
 ) -> ImageGrid:
     rows = [originals, *(row.uris for _, group in groups for row in group)]
     columns = np.cumsum([sum(len(uris[i]) for uris in rows) for i in range(len(originals))])
-    shown = max(1, int((columns <= BUDGET).sum())) if len(columns) else 0
+    shown = max(1, int((columns <= budget).sum())) if len(columns) else 0
     cut = [
         (name, tuple(ImageRow(r.method, r.error, r.uris[:shown]) for r in group)) for name, group in groups
     ]

@@ -4,16 +4,37 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const specs = read("specs");
   const record = read("series");
+  const unpacked = ({ names, columns }) => { // the inverse of packed() in _html.py
+    const values = columns.map((column) => column.texts ? column.at.map((index) => column.texts[index]) : column);
+    const size = values.length ? values[0].length : 0;
+    return Array.from({ length: size }, (_, row) => Object.fromEntries(names.map((name, i) => [name, values[i][row]])));
+  };
+  for (const key of Object.keys(record.series)) record.series[key] = unpacked(record.series[key]);
+  if (record.runs) record.runs = unpacked(record.runs);
   const narrow = matchMedia("(max-width: 640px)");
   const link = (type, text) => `data:${type};charset=utf-8,${encodeURIComponent(text)}`;
   const columnsOf = (rows) => Object.keys(rows[0] ?? {});
 
+  const longestName = (node) => { // characters of the longest entry of a legend
+    if (node === null || typeof node !== "object") return 0;
+    const own = (node.color?.scale?.domain ?? []).map((name) => String(name).length);
+    return Math.max(0, ...own, ...Object.values(node).map(longestName));
+  };
+
   const fitted = (key, width) => {
     const spec = structuredClone(specs[key]);
     spec.datasets = { [key]: record.series[key] };
-    spec.config.legend.columns = narrow.matches ? 1 : 4;
+    spec.config.legend.columns = Math.max(1, Math.min(4, Math.floor(width / (7 * longestName(specs[key]) + 40))));
+    if (narrow.matches) {
+      spec.config.title.fontSize = 14;
+      spec.config.legend.layout = { top: { direction: "vertical", anchor: "start" } };
+    }
+    for (const parameter of spec.params ?? []) {
+      const choice = document.querySelector(`select[data-parameter="${CSS.escape(parameter.name)}"]`);
+      if (choice) parameter.value = Number(choice.value);
+    }
     if (spec.facet) { // a grid of panels has no "container" width of its own
-      const panels = new Set(record.series[key].map((row) => row.panel)).size;
+      const panels = spec.usermeta.panels;
       spec.columns = narrow.matches ? 1 : Math.min(4, panels);
       spec.spec.width = Math.floor((width - 50) / spec.columns) - 24;
     }
@@ -60,7 +81,18 @@
     }
   };
 
-  for (const figure of document.querySelectorAll("figure[data-chart]")) {
+  const figures = [...document.querySelectorAll("figure[data-chart]")];
+  const choices = [...document.querySelectorAll("select[data-parameter]")];
+  for (const choice of choices) {
+    choice.addEventListener("change", () => {
+      const name = choice.dataset.parameter;
+      for (const other of choices) if (other.dataset.parameter === name) other.value = choice.value;
+      for (const figure of figures) {
+        if ((specs[figure.id].params ?? []).some((parameter) => parameter.name === name)) draw(figure);
+      }
+    });
+  }
+  for (const figure of figures) {
     draw(figure);
     narrow.addEventListener("change", () => draw(figure));
     figure.querySelector("a[download]").href = link("text/csv", csv(record.series[figure.id]));

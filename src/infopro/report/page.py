@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from infopro.errors import BadInput
-from infopro.report import _formats
 from infopro.report._checks import check_report
-from infopro.report._images import image_grid
-from infopro.report._packages import report_package
+from infopro.report._drawing import DASHES, EVERY_K, SHOWN_K, Figure
+from infopro.report._html import chart_library, embedded, packed, rendered, write_whole
+from infopro.report._images import BUDGET, image_grid
+from infopro.report._information_charts import information_figures
+from infopro.report._memory_charts import step_bytes
+from infopro.report._network_charts import gradient_figures, similarity_figures
 from infopro.report._types import ReportData
-from infopro.report.charts import Figure, figures
-from infopro.report.series import epoch_stride
-from infopro.report.tables import COLUMNS, result_cells
+from infopro.report.charts import figures
+from infopro.report.information import similarity_stride
+from infopro.report.series import epoch_stride, run_rows, several_k
+from infopro.report.tables import result_cells, result_columns
+from infopro.report.timeline import timeline_parts
 
 __all__ = ["render_report", "write_report"]
+
+MOST = 4_700_000  # characters of library, charts and images: the page stays below 5 MB
 
 
 def write_report(data: ReportData, path: Path | str) -> Path:
@@ -40,86 +43,65 @@ def write_report(data: ReportData, path: Path | str) -> Path:
             "the report's path is a folder", got=str(target), remedy="name a file, such as report.html"
         )
     page = render_report(data)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(target, page)
+    write_whole(target, page)
     return target
-
-
-def _write_whole(target: Path, text: str) -> None:
-    # not tempfile: its files are readable by their owner alone
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def render_report(data: ReportData) -> str:
     """The page as text; raises as `write_report` does."""
     check_report(data)
-    jinja2 = report_package("jinja2")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "mebibytes": _formats.mebibytes,
-        "count": _formats.count,
-        "nats": _formats.nats,
-        "shape": _formats.shape,
-    }
-    page: str = environment.from_string(_shipped("page.html.j2")).render(_context(data))
-    return page
-
-
-def _context(data: ReportData) -> dict[str, Any]:
-    charts = figures(data.methods)
+    charts = _charts(data)
+    pipeline = timeline_parts(data.timelines) if data.timelines else None
     drawn = [figure for part in charts.values() for figure in part]
-    decoded = any(method.reconstructions for method in data.methods)
-    return {
-        "data": data,
-        "columns": COLUMNS,
-        "rows": [(method, result_cells(method, data.methods)) for method in data.methods],
-        "charts": charts,
-        "grid": image_grid(data) if decoded else None,
-        "image_shape": [data.originals.shape[axis] for axis in (3, 1, 2)] if len(data.originals) else None,
-        "largest": max((stage.saved_bytes for stage in data.stages), default=0),
-        "epoch_stride": epoch_stride(data.methods),
-        "style": _shipped("page.css"),
-        "script": _shipped("page.js"),
-        "library": _chart_library(),
-        "specs_json": _json({figure.key: figure.spec for figure in drawn}),
-        "series_json": _json(_series(data, drawn)),
-    }
-
-
-def _series(data: ReportData, drawn: list[Figure]) -> dict[str, Any]:
-    """What a reader can download: the rows of every chart, and what they were made with."""
-    return {
+    if pipeline is not None:
+        drawn += [*pipeline.times, *pipeline.waiting]
+    record = {
         "title": data.title,
         "command": data.command,
         "configuration": dict(data.configuration),
         "environment": dict(data.environment),
-        "series": {figure.key: figure.rows for figure in drawn},
+        "runs": packed(run_rows(data.methods)),
+    }
+    return rendered("page.html.j2", drawn, record, charts=charts, pipeline=pipeline, **_context(data, drawn))
+
+
+def _charts(data: ReportData) -> dict[str, tuple[Figure, ...]]:
+    """By section of the page."""
+    trained = figures(data.methods)
+    if data.memory:  # which has the activations, too
+        trained["result"] = tuple(f for f in trained["result"] if f.key != "saved-activations")
+    return {
+        **trained,
+        "knowledge": information_figures(data.methods),
+        "similarity": similarity_figures(data.methods),
+        "gradients": gradient_figures(data.methods),
+        "memory": (step_bytes(data.memory),) if data.memory else (),
     }
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def _room(drawn: Sequence[Figure]) -> int:
+    """Characters that charts and their rows leave for images."""
+    charts = sum(len(embedded({f.key: f.spec, "rows": packed(f.rows)})) for f in drawn)
+    return min(BUDGET, MOST - len(chart_library()) - charts)
 
 
-def _shipped(name: str) -> str:
-    return resources.files("infopro.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _chart_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, in the version that altair's specifications are for."""
-    altair = report_package("altair")
-    converter = report_package("vl_convert", distribution="vl-convert-python")
-    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    known = converter.get_vegalite_versions()
-    library: str = converter.javascript_bundle(vl_version=version if version in known else None)
-    return library.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+def _context(data: ReportData, drawn: Sequence[Figure]) -> dict[str, Any]:
+    """What the template reads besides the charts."""
+    decoded = any(method.reconstructions for method in data.methods)
+    several = several_k(data.methods)
+    dashes = [" ".join(map(str, DASHES[i % len(DASHES)])) for i in range(len(several) + 1)]
+    return {
+        "data": data,
+        "columns": result_columns(data.methods),
+        "rows": [(method, result_cells(method, data.methods)) for method in data.methods],
+        "runs": run_rows(data.methods) if any(len(method.runs) > 1 for method in data.methods) else [],
+        "grid": image_grid(data, budget=_room(drawn)) if decoded else None,
+        "image_shape": [data.originals.shape[axis] for axis in (3, 1, 2)] if len(data.originals) else None,
+        "largest": {s.of: max(stage.saved_bytes for stage in s.stages) for s in data.splits},
+        "epoch_stride": epoch_stride(data.methods),
+        "block_stride": similarity_stride(data.methods),
+        "shown_k": SHOWN_K,
+        "every_k": EVERY_K,
+        "several_k": several[::-1],
+        "dashes": list(zip([1, *several], dashes, strict=True)) if several else [],
+    }

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from infopro.engines.timeline import IdleShares, StageTimeline, idle_shares
 from infopro.errors import BadInput
 from infopro.report._drawing import Figure
-from infopro.report._packages import report_package
+from infopro.report._html import rendered, write_whole
 from infopro.report._timeline_charts import PARTS, percent, shares_figure, timeline_figure
-from infopro.report.page import _chart_library, _json, _shipped, _write_whole
 
-__all__ = ["format_idle_shares", "shares_figure", "timeline_figure", "write_timeline_page"]
+__all__ = [
+    "TimelineParts",
+    "format_idle_shares",
+    "shares_figure",
+    "timeline_figure",
+    "timeline_parts",
+    "write_timeline_page",
+]
+
+
+@dataclass(frozen=True)
+class TimelineParts:
+    """What a page says and draws of a timeline."""
+
+    sentence: str
+    notes: tuple[str, ...]
+    num_stages: int
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    waiting: tuple[Figure, ...]
+    times: tuple[Figure, ...]
 
 
 def write_timeline_page(
@@ -37,8 +57,7 @@ def write_timeline_page(
             "the page's path is a folder", got=str(target), remedy="name a file, such as timeline.html"
         )
     page = _render(timelines, title, command)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(target, page)
+    write_whole(target, page)
     return target
 
 
@@ -65,32 +84,31 @@ def format_idle_shares(shares: IdleShares) -> str:
     return "\n".join([_sentence(shares), *table, *_losses(shares)])
 
 
-def _render(timelines: Sequence[StageTimeline], title: str, command: str) -> str:
+def timeline_parts(timelines: Sequence[StageTimeline]) -> TimelineParts:
+    """Sentences, table and charts of a timeline.
+
+    Raises:
+        BadRun: the last stage has recorded neither features nor work.
+        MissingPackage: altair is not installed.
+    """
     shares = idle_shares(timelines)
     waiting, times = _figures(timelines, shares)
-    drawn = [*waiting, *times]
-    record = {"title": title, "command": command, "series": {figure.key: figure.rows for figure in drawn}}
-    jinja2 = report_package("jinja2")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page: str = environment.from_string(_shipped("timeline.html.j2")).render(
-        title=title,
-        command=command,
+    return TimelineParts(
         sentence=_sentence(shares),
-        notes=[*_pace(shares), *_losses(shares)],
+        notes=(*_pace(shares), *_losses(shares)),
         num_stages=len({stage.stage for stage in shares.stages}),
         headings=_headings(shares),
-        rows=_cells(shares),
-        waiting=waiting,
-        times=times,
-        style=_shipped("page.css"),
-        script=_shipped("page.js"),
-        library=_chart_library(),
-        specs_json=_json({figure.key: figure.spec for figure in drawn}),
-        series_json=_json(record),
+        rows=tuple(_cells(shares)),
+        waiting=tuple(waiting),
+        times=tuple(times),
     )
-    return page
+
+
+def _render(timelines: Sequence[StageTimeline], title: str, command: str) -> str:
+    parts = timeline_parts(timelines)
+    record = {"title": title, "command": command}
+    drawn = [*parts.waiting, *parts.times]
+    return rendered("timeline.html.j2", drawn, record, title=title, command=command, pipeline=parts)
 
 
 def _figures(timelines: Sequence[StageTimeline], shares: IdleShares) -> tuple[list[Figure], list[Figure]]:

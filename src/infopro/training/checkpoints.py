@@ -28,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "checkpoints",
     "load_checkpoint",
+    "load_local",
     "load_model",
     "publish",
     "remove_partial",
@@ -154,9 +155,25 @@ def load_model(path: Path, model: nn.Module) -> Checkpoint:
     Raises:
         BadRun: as `load_checkpoint`.
     """
+    return _load(path, {"model": model})
+
+
+def load_local(path: Path, local: LocalModel) -> Checkpoint:
+    """Restore network and heads, without an optimizer: all that an analysis needs.
+
+    Raises:
+        BadRun: as `load_checkpoint`.
+    """
+    return _load(path, _modules(local))
+
+
+def _load(path: Path, modules: Mapping[str, nn.Module]) -> Checkpoint:
     state, files, _ = read_state(path)
-    _require_names(path, "model", model, files)
-    _load_into(model, _read_module(path, "model", model, files))
+    for kind, module in modules.items():
+        _require_names(path, kind, module, files)
+    contents = {kind: _read_module(path, kind, module, files) for kind, module in modules.items()}
+    for kind, module in modules.items():
+        _load_into(module, contents[kind])
     return state
 
 

@@ -1,12 +1,18 @@
-"""TensorBoard scalars under the names that the log and the report use."""
+"""TensorBoard scalars and images under the names that the log and the report use."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from infopro.types import EpochRecord
 
 __all__ = ["TensorBoardLog"]
+
+_COLUMNS = 8  # of images that TensorBoard's writer sets side by side
 
 
 class TensorBoardLog:
@@ -38,6 +44,15 @@ class TensorBoardLog:
             scalars |= {f"module_{index + 1}/{name}": value for name, value in losses.items()}
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, record.epoch)
+        self._writer.flush()
+
+    def add_images(self, epoch: int, originals: Tensor, decoded: Mapping[str, Tensor]) -> None:
+        """Write, by tag, the originals with what was made of them below; both [N, C, H, W] in [0, 1]."""
+        if not self.available:
+            return
+        for tag, images in decoded.items():
+            rows = [originals[:_COLUMNS], images[:_COLUMNS]]
+            self._writer.add_images(tag, torch.cat([row.float().cpu() for row in rows]), epoch)
         self._writer.flush()
 
     def close(self) -> None:

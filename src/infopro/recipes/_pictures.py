@@ -1,0 +1,60 @@
+"""What a run's own decoders make of a few test images, epoch by epoch: a picture of what modules forget."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from infopro.analysis import own_reconstructions
+from infopro.data import batches
+from infopro.recipes._session import Session
+from infopro.training import TensorBoardLog
+
+__all__ = ["Pictures"]
+
+_SHOWN = 8
+
+
+class Pictures:
+    """The first test images, and what each module's decoder draws of them; one batch, without a gradient.
+
+    Of runs in one process whose modules have decoders; for others nothing is written.
+    """
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._images: Tensor | None = None
+        heads = [stage.heads for stage in session.local.stages[:-1]]
+        self.possible = (
+            session.processes is None and bool(heads) and all("reconstruction" in each for each in heads)
+        )
+
+    def write(self, board: TensorBoardLog, epoch: int) -> None:
+        """Write the pictures of an epoch that has just ended."""
+        if not (self.possible and board.available):
+            return
+        images, local = self._test_images(), self._session.local
+        decoded = {
+            f"module_{index}/reconstructed_images": view.images
+            for index, view in enumerate(own_reconstructions(local, images), start=1)
+        }
+        board.add_images(epoch, local.task.to_unit(images), decoded)
+
+    def _test_images(self) -> Tensor:
+        if self._images is None:
+            data = self._session.data
+            shown = data.test.take(torch.arange(min(_SHOWN, len(data.test))))
+            self._images, _ = next(
+                batches(
+                    shown,
+                    batch_size=_SHOWN,
+                    mean=data.mean,
+                    std=data.std,
+                    augmentation=None,
+                    shuffle=False,
+                    seed=0,
+                    epoch=0,
+                    device=self._session.device,
+                )
+            )
+        return self._images
