@@ -216,4 +216,4 @@ def _mean_of(block: BlockInformation, factor: str) -> float:
 
 def _figures(family: str, folder: Path, docs: Path) -> str:
     drawn = draw_figures(sorted((folder / family / "runs").iterdir()), docs / "images", prefix=family)
-    return "\n\n".join(f"![{alt}](images/{file.name})\n\n{caption}" for file, alt, caption in drawn)
+    return "\n\n".join(f"![{p.alt}](images/{p.file.name})\n\n{p.caption}" for p in drawn)
