@@ -17,6 +17,7 @@ OWN = [
     "cifar_resnet44",
     "cifar_resnet56",
     "demo_resnet",
+    "demo_resnet20",
 ]
 
 
