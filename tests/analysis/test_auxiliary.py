@@ -147,6 +147,13 @@ def test_scales_are_those_of_each_channel():
         assert scaled.std((0, 2, 3)).tolist() == pytest.approx([1, 1, 0], abs=2e-2)
 
 
+def test_a_unit_that_fired_once_does_not_drown_the_others():
+    maps = torch.zeros(1000, 1, 1, 1)
+    maps[0] = 1.0
+    view = view_of(maps, (1, 1))
+    assert view.of(torch.tensor([5.0, -5.0]).view(2, 1, 1, 1)).flatten().tolist() == [10.0, -10.0]
+
+
 def test_errors_are_counted_in_percent():
     found = estimates(blocks=("zero",))
     test = examples(300, 1).targets["task"][:, 0]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from infopro.analysis.pooling import pooled
 
-__all__ = ["Examples", "View", "view_of"]
+__all__ = ["MOST_DEVIATIONS", "Examples", "View", "view_of"]
 
+MOST_DEVIATIONS = 10.0  # of a standardised feature
 _CHUNK = 256  # images whose channels are summed at once
 
 
@@ -30,7 +31,10 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A map averaged down to a size, then standardised channel by channel.
+    """A map averaged down to a size, then standardised channel by channel, to at most ±10 deviations.
+
+    A unit that fired for one training image only has a tiny deviation: where it fires again, it would drown
+    all others.
 
     Example:
         >>> maps = torch.tensor([[0.0, 2.0], [2.0, 4.0]]).view(2, 1, 1, 2)
@@ -44,7 +48,8 @@ class View:
 
     def of(self, maps: Tensor) -> Tensor:
         """[N, C, h, w] -> [N, C, *size], on the same device."""
-        return (pooled(maps, self.size) - self.mean.to(maps.device)) * self.inverse.to(maps.device)
+        centred = pooled(maps, self.size) - self.mean.to(maps.device)
+        return (centred * self.inverse.to(maps.device)).clamp_(-MOST_DEVIATIONS, MOST_DEVIATIONS)
 
 
 def view_of(maps: Tensor, size: tuple[int, int]) -> View:

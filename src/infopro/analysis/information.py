@@ -30,8 +30,9 @@ def input_scores(block: BlockInformation) -> tuple[float, ...]:
 def input_information(block: BlockInformation, references: References) -> tuple[float, ...]:
     """How many nats of an image its decoder gains on the best constant image, per probe seed.
 
-    (constant - cross-entropy) x pixels: H(x) is unknown and cancels. It is 0 for features that say nothing
-    and, as every estimate here, may fall below it by what the decoder fails to learn.
+    (constant - cross-entropy) x pixels: a lower bound of the information on each single pixel, summed. What
+    pixels share is counted in each; as H(x) it is the same for all features of the same images. 0 for
+    features that say nothing and, as every estimate here, below by what the decoder fails to learn.
 
     Example:
         >>> references = References(pixels=3072, label_entropy=2.3, constant_cross_entropy=0.68)
