@@ -38,7 +38,7 @@ class Picture:
 
 
 def draw_figures(runs: Sequence[Path], folder: Path, *, prefix: str) -> Iterator[Picture]:
-    """Write a picture of each figure that the runs have numbers for, of the largest K where all do not fit."""
+    """Write a picture of each figure that the runs have numbers for, the largest K where all do not fit."""
     data = report_data(read_runs(runs)[0])
     for figure in _figures(data.methods):
         if figure.key in FIGURES:
