@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from infopro.errors import AlreadyTold, InfoProError, UnknownName
+from infopro.errors import AlreadyTold, InfoProError, UnknownName, as_told_once
 from infopro.options import configuration, parse
 
 __all__ = ["main"]
@@ -45,9 +45,7 @@ def _run(arguments: list[str]) -> int:
     try:
         options, parser = parse(arguments)
     except InfoProError as error:
-        if os.environ.get("RANK", "0") == "0":
-            raise
-        raise AlreadyTold(str(error)) from error  # by process 0, which has the same options
+        raise as_told_once(error) from None  # every process has the same options
     commands: dict[str, Callable[[Any], int | None]] = {
         "demo": _demo,
         "train": _train,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import time
 from collections.abc import Iterable
 
 __all__ = [
@@ -19,7 +21,10 @@ __all__ = [
     "NotYetSupported",
     "StageLost",
     "UnknownName",
+    "as_told_once",
 ]
+
+_SECONDS_TO_TELL = 20.0  # to import torch, on a busy machine
 
 
 class InfoProError(ValueError):
@@ -52,6 +57,18 @@ class AlreadyTold(InfoProError):
     def __init__(self, what: str, *, exit_status: int = 2):
         super().__init__(what)
         self.exit_status = exit_status
+
+
+def as_told_once(error: InfoProError) -> InfoProError:
+    """What a process raises that all others raise, too: the error in the first, `AlreadyTold` in the others.
+
+    The others wait before they end: torchrun ends all processes with the first one that fails, and that would
+    be before it has been said why.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        return error
+    time.sleep(_SECONDS_TO_TELL)
+    return AlreadyTold(str(error))
 
 
 class StageLost(InfoProError):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from infopro.data import ImageData, Images, ImageTensors, batch_sizes
 from infopro.engines import Decoupled, Engine, OneProcess, Pipeline, Processes, joined
-from infopro.errors import AlreadyTold, BadConfiguration
+from infopro.errors import BadConfiguration, as_told_once
 from infopro.local import LocalModel
 from infopro.recipes._config import RunConfig
 from infopro.recipes._stored import plain
@@ -49,7 +49,7 @@ def _refuse_several(config: RunConfig) -> None:
         allowed="--parallel pipeline, data or decoupled",
         remedy="choose one of them, or start the command without torchrun",
     )
-    raise error if os.environ.get("RANK", "0") == "0" else AlreadyTold(str(error))
+    raise as_told_once(error)
 
 
 def require_alike(processes: Processes, config: RunConfig, data: ImageData) -> None:
