@@ -46,8 +46,8 @@ _METHODS: dict[str, dict[str, Any]] = {
 _WEIGHTS = {
     ("study-digits", "infopro-softmax"): (1.0, 1.0),
     ("study-digits", "infopro-contrast"): (10.0, 1.0),
-    ("study-cifar10", "infopro-softmax"): (1.0, 1.0),
-    ("study-cifar10", "infopro-contrast"): (1.0, 1.0),
+    ("study-cifar10", "infopro-softmax"): (3.0, 1.0),
+    ("study-cifar10", "infopro-contrast"): (30.0, 1.0),
 }
 
 
