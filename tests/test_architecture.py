@@ -48,6 +48,7 @@ ORDER = [
         "recipes",
         "run_report",
         "demo",
+        "data_options",
         "network_options",
         "report_options",
         "analyze_options",

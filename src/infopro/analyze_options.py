@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from infopro.data_options import add_data_and_device
+
 __all__ = ["add_analyze"]
 
 
 def add_analyze(commands: Any, parser_class: Any) -> None:
     """`infopro analyze RUN [RUN ...]`."""
-    from jsonargparse.typing import NonNegativeInt
-
     analyze = parser_class(
         description="Find out what each block of trained networks keeps of the image, of its class and of "
         "its nuisance, how alike blocks are (CKA), and how far each module's gradient points from end-to-end "
@@ -21,16 +21,7 @@ def add_analyze(commands: Any, parser_class: Any) -> None:
     _add_probes(analyze)
     analyze.add_argument("--overwrite", action="store_true", help="replace the analysis that a run has")
     analyze.add_argument("--resume", action="store_true", help="leave runs out that have an analysis")
-    analyze.add_argument(
-        "--data-dir", type=str, default=None, help="folder with the downloaded sets (default: the run's)"
-    )
-    analyze.add_argument(
-        "--download", action="store_true", help="fetch a missing set; nothing else uses the network"
-    )
-    analyze.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    analyze.add_argument(
-        "--num-workers", type=NonNegativeInt, default=2, help="processes that read image files"
-    )
+    add_data_and_device(analyze, usual="the run's")
     commands.add_subcommand("analyze", analyze, help="what each layer of a trained run keeps and loses")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from infopro.analyze_options import add_analyze
+from infopro.data_options import add_data_and_device
 from infopro.errors import BadConfiguration
 from infopro.network_options import add_check, add_plan
 from infopro.report_options import add_report
@@ -99,7 +100,7 @@ def _add_train(commands: Any, parser_class: Any, recipe_config: Any) -> None:
     train.add_argument("--output", type=str, default=None, help="run folder (default: runs/RECIPE-seedN)")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     _add_processes(train)
-    _add_data_and_device(train)
+    add_data_and_device(train)
     commands.add_subcommand("train", train, help="train a network, module by module or end to end")
 
 
@@ -123,7 +124,7 @@ def _add_processes(train: Any) -> None:
 def _add_evaluate(commands: Any, parser_class: Any) -> None:
     evaluate = parser_class(description="Test the last checkpoint of a run.")
     evaluate.add_argument("run", type=str, help="a folder that infopro train wrote")
-    _add_data_and_device(evaluate)
+    add_data_and_device(evaluate, usual="the run's")
     commands.add_subcommand("evaluate", evaluate, help="test error of a trained run")
 
 
@@ -134,21 +135,6 @@ def _add_list(commands: Any, parser_class: Any) -> None:
         "pattern", type=str, nargs="?", default="*", help="names that match, as in 'timm/resnet*'"
     )
     commands.add_subcommand("list", listing, help="recipes, models, data sets, objectives, heads")
-
-
-def _add_data_and_device(parser: Any) -> None:
-    from jsonargparse.typing import NonNegativeInt
-
-    parser.add_argument(
-        "--data-dir", type=str, default=None, help="folder with the downloaded sets (default: data)"
-    )
-    parser.add_argument(
-        "--download", action="store_true", help="fetch a missing set; nothing else uses the network"
-    )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--num-workers", type=NonNegativeInt, default=2, help="processes that read image files"
-    )
 
 
 def recipe_named_in(arguments: list[str]) -> str | None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from infopro.analysis.blocks import blocks_of
-from infopro.data import ImageData, Images, batches
+from infopro.data import ImageData, Images
 from infopro.errors import BadInput, UnknownName
 from infopro.splitting.inputs import check_network, check_runs
 from infopro.tasks import Classification, Task
-from infopro.training.reading import channels_last
+from infopro.training.reading import plain_batches
 
 __all__ = ["Subject", "absent"]
 
@@ -35,19 +35,15 @@ class Subject:
 
     def batches(self, images: Images, *, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled, since a data set may come class by class; normalised, without augmentation."""
-        found = batches(
+        return plain_batches(
             images,
+            self.data,
             batch_size=batch_size,
-            mean=self.data.mean,
-            std=self.data.std,
-            augmentation=None,
-            shuffle=True,
-            seed=seed,
-            epoch=0,
             device=self.device,
             num_workers=self.num_workers,
+            shuffle=True,
+            seed=seed,
         )
-        return channels_last(found)
 
     def blocks(self, names: Sequence[str] | None) -> tuple[str, ...]:
         """The blocks to look at, by name or all, of a network that then is known to fit task and data.

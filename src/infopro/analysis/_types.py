@@ -43,7 +43,7 @@ class References:
 
     pixels: int  # numbers in an image: channels x height x width
     label_entropy: float  # nats, H(y)
-    constant_cross_entropy: float  # nats per pixel and channel: the best constant image as prediction
+    constant_cross_entropy: float  # nats per pixel and channel, of the best constant image; nan: no decoder
     nuisance_entropy: Mapping[str, float] = field(default_factory=dict)  # nats, by factor
 
 

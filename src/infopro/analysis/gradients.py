@@ -15,6 +15,7 @@ from infopro.check import unchanged
 from infopro.local import LocalModel, differentiate
 from infopro.random_streams import seed_stage, step_seed
 from infopro.splitting import as_inputs
+from infopro.training.evaluation import kept_modes
 
 __all__ = ["angle_degrees", "module_gradients"]
 
@@ -61,7 +62,8 @@ def module_gradients(
     """
     parameters = [_trained(stage.part) for stage in local.stages]
     found: list[list[tuple[float, float, float]]] = [[] for _ in parameters]
-    with _training_mode(local):
+    with kept_modes(local):
+        local.train()
         for number, (images, targets) in enumerate(batches, start=1):
             stream = step_seed(seed, 0, number)
             own = _local_gradients(local, parameters, images, targets, stream)
@@ -150,14 +152,3 @@ def _seeded_behind_cuts(local: LocalModel, seed: int) -> Iterator[None]:
             handle = local.model.get_submodule(cut).register_forward_hook(begin)
             stack.callback(handle.remove)
         yield
-
-
-@contextmanager
-def _training_mode(local: LocalModel) -> Iterator[None]:
-    modes = [(part, part.training) for part in local.modules()]
-    local.train()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from infopro.analysis.blocks import modules_of_blocks
 from infopro.analysis.comparison_settings import ComparisonSettings
 from infopro.analysis.gradients import module_gradients
 from infopro.analysis.information import entropy
+from infopro.analysis.network_pass import OnStep, unreported
 from infopro.analysis.probe_settings import ProbeSettings
 from infopro.analysis.probes import ESTIMATES, probe_blocks
 from infopro.analysis.similarity import compare_blocks
@@ -29,8 +30,6 @@ from infopro.tasks import Task
 __all__ = ["QUANTITIES", "OnStep", "analyze"]
 
 QUANTITIES = (*ESTIMATES, "cka", "gradients")
-
-OnStep = Callable[[str, int, int], object]  # what is being done, steps done, steps in all
 
 
 def analyze(
@@ -86,7 +85,7 @@ def analyze(
     subject = Subject(
         network=network, task=task, data=data, device=_device(network, device), num_workers=num_workers
     )
-    report, settings = on_step or _ignore, comparison or ComparisonSettings()
+    report, settings = on_step or unreported, comparison or ComparisonSettings()
     chosen = subject.blocks(blocks)
     columns = _columns(subject, chosen, name, others or {})  # before anything that takes long
     found = _probe(subject, local, chosen, wanted, probes, report)
@@ -106,10 +105,6 @@ def analyze(
         images=found.images,
         notes=found.notes,
     )
-
-
-def _ignore(what: str, done: int, total: int) -> None:
-    pass
 
 
 def _device(network: nn.Module, device: torch.device | str | None) -> torch.device:

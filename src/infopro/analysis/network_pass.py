@@ -12,17 +12,21 @@ from torch import Tensor
 
 from infopro.analysis.decoding import BestConstant, Decoders
 from infopro.analysis.pooling import PooledMap
-from infopro.data import ImageData, Images, batches, num_batches
+from infopro.data import ImageData, Images, num_batches
 from infopro.errors import BadInput
 from infopro.tasks import Task
-from infopro.training.reading import channels_last
+from infopro.training.reading import plain_batches
 
-__all__ = ["INPUT", "NetworkPass", "OnStep"]
+__all__ = ["INPUT", "NetworkPass", "OnStep", "unreported"]
 
 INPUT = "input"  # the image itself, as if it were a block
 
 Bytes = NDArray[np.uint8]
 OnStep = Callable[[str, int, int], object]  # what is being done, how many steps of it are done, of how many
+
+
+def unreported(what: str, done: int, total: int) -> None:
+    """An `OnStep` for whoever does not watch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +74,13 @@ class NetworkPass:
         images: Images,
         stored: Mapping[str, Tensor],
         decoders: Decoders | None,
-        constant: BestConstant,
+        constant: BestConstant | None,
     ) -> None:
         """Store the images' features in their order, and test what draws them."""
         for place, features, unit in self._run(images, "test images"):
             self._store(stored, place, features)
-            constant.test(unit)
+            if constant is not None:
+                constant.test(unit)
             if decoders is not None:
                 decoders.test(features, unit)
 
@@ -102,20 +107,18 @@ class NetworkPass:
     def _inputs(
         self, images: Images, what: str, *, shuffle: bool = False, seed: int = 0, epoch: int = 0
     ) -> Iterator[Tensor]:
-        found = batches(
+        found = plain_batches(
             images,
+            self.data,
             batch_size=self.batch_size,
-            mean=self.data.mean,
-            std=self.data.std,
-            augmentation=None,
+            device=self.device,
+            num_workers=self.num_workers,
             shuffle=shuffle,
             seed=seed,
             epoch=epoch,
-            device=self.device,
-            num_workers=self.num_workers,
         )
         total = num_batches(images, batch_size=self.batch_size)
-        for number, (inputs, _) in enumerate(channels_last(found), start=1):
+        for number, (inputs, _) in enumerate(found, start=1):
             yield inputs
             self.on_step(what, number, total)
 

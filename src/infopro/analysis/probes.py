@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from infopro.analysis._types import ProbeResults
 from infopro.analysis.blocks import blocks_of
 from infopro.analysis.linear import require_solver
-from infopro.analysis.network_pass import INPUT, OnStep
+from infopro.analysis.network_pass import INPUT, OnStep, unreported
 from infopro.analysis.probe_images import choose_images
 from infopro.analysis.probe_settings import ProbeSettings
 from infopro.analysis.probing import Probing
@@ -79,7 +79,7 @@ def probe_blocks(
             estimates=frozenset(estimates),
             settings=settings,
             device=device,
-            on_step=on_step or _ignore,
+            on_step=on_step or unreported,
         )
         return probing.run(
             features_of, copy.deepcopy(task).to(device), num_workers=num_workers, module_of=module_of or {}
@@ -111,7 +111,3 @@ def _shapes(
                 remedy="infopro.blocks(model, x) lists blocks that do",
             )
     return {name: tuple(features[name].shape[1:]) for name in names}
-
-
-def _ignore(what: str, done: int, total: int) -> None:
-    pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -56,7 +57,8 @@ class Probing:
             pools=self._pools(),
             on_step=self.on_step,
         )
-        constant = network.average(self.images.train)
+        # the image is read once more for it, so only where something is decoded
+        constant = network.average(self.images.train) if "input" in self.estimates else None
         decoders = self._decoders(constant)
         with ExitStack() as room:
             train, test = self._read(network, decoders, constant, room)
@@ -79,8 +81,8 @@ class Probing:
         image_shape, limit = self.images.data.image_shape, self.settings.map_size
         return {b: PooledMap(shape, image_shape, limit=limit) for b, shape in self.shapes.items()}
 
-    def _decoders(self, constant: BestConstant) -> Decoders | None:
-        if "input" not in self.estimates:
+    def _decoders(self, constant: BestConstant | None) -> Decoders | None:
+        if constant is None:
             return None
         return Decoders(
             {block: shape for block, shape in self.shapes.items() if block != INPUT},
@@ -97,7 +99,7 @@ class Probing:
         return self.settings.num_decoder_epochs(self._num_batches())
 
     def _read(
-        self, network: NetworkPass, decoders: Decoders | None, constant: BestConstant, room: ExitStack
+        self, network: NetworkPass, decoders: Decoders | None, constant: BestConstant | None, room: ExitStack
     ) -> tuple[Examples, Examples]:
         train, test = self.images.train, self.images.test
         shapes = {block: pool.shape for block, pool in network.pools.items()}
@@ -140,11 +142,11 @@ class Probing:
     def _num_values(self) -> dict[str, int]:
         return {factor.name: factor.num_values for factor in self.images.factors}
 
-    def _references(self, constant: BestConstant) -> References:
+    def _references(self, constant: BestConstant | None) -> References:
         return References(
             pixels=int(np.prod(self.images.data.image_shape)),
             label_entropy=entropy(self.images.test.labels),
-            constant_cross_entropy=constant.cross_entropy,
+            constant_cross_entropy=math.nan if constant is None else constant.cross_entropy,
             nuisance_entropy={factor.name: entropy(factor.test) for factor in self.images.factors},
         )
 

@@ -3,13 +3,14 @@
 from infopro.memory.budget import Answer, DoesNotFit, choose_for_budget, format_bytes, parse_bytes
 from infopro.memory.choose import CutChooser, choose_cuts
 from infopro.memory.measure import Measurement, SavedBytes, measure, measure_saved_bytes, saved_storages
-from infopro.memory.plan import Plan, PlanRow, plan
+from infopro.memory.plan import PRECISIONS, Plan, PlanRow, plan
 from infopro.memory.planner import Planner
 from infopro.memory.segments import checkpoint_segments
-from infopro.memory.stages import summarize_stages
+from infopro.memory.stages import predicted_stages, summarize_stages
 from infopro.memory.step import StepMemory
 
 __all__ = [
+    "PRECISIONS",
     "Answer",
     "CutChooser",
     "DoesNotFit",
@@ -27,6 +28,7 @@ __all__ = [
     "measure_saved_bytes",
     "parse_bytes",
     "plan",
+    "predicted_stages",
     "saved_storages",
     "summarize_stages",
 ]

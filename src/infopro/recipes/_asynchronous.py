@@ -13,8 +13,9 @@ from torch import nn
 
 from infopro.engines import Decoupled
 from infopro.engines.feature_cache import DiskTooSmall
+from infopro.memory import PRECISIONS
 from infopro.recipes._running import save_state, schedule_of
-from infopro.recipes._session import PRECISIONS, Session
+from infopro.recipes._session import Session
 from infopro.recipes._stored import plain
 from infopro.training import (
     Checkpoint,

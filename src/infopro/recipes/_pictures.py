@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from infopro.analysis import own_reconstructions
-from infopro.data import batches
 from infopro.recipes._session import Session
 from infopro.training import TensorBoardLog
+from infopro.training.reading import plain_batches
 
 __all__ = ["Pictures"]
 
@@ -44,17 +44,6 @@ class Pictures:
         if self._images is None:
             data = self._session.data
             shown = data.test.take(torch.arange(min(_SHOWN, len(data.test))))
-            self._images, _ = next(
-                batches(
-                    shown,
-                    batch_size=_SHOWN,
-                    mean=data.mean,
-                    std=data.std,
-                    augmentation=None,
-                    shuffle=False,
-                    seed=0,
-                    epoch=0,
-                    device=self._session.device,
-                )
-            )
+            found = plain_batches(shown, data, batch_size=_SHOWN, device=self._session.device)
+            self._images, _ = next(found)
         return self._images

@@ -13,9 +13,10 @@ from typing import Any
 from infopro.engines import Pipeline
 from infopro.engines.timeline import COMPUTE, idle_shares, read_timelines
 from infopro.errors import BadRun, MissingPackage
+from infopro.memory import PRECISIONS
 from infopro.recipes._config import RunConfig
 from infopro.recipes._pictures import Pictures
-from infopro.recipes._session import PRECISIONS, Session
+from infopro.recipes._session import Session
 from infopro.recipes._stored import plain, unlike_defaults
 from infopro.report.timeline import format_idle_shares, write_timeline_page
 from infopro.training import (

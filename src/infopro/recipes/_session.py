@@ -18,6 +18,7 @@ from infopro.engines import Engine, Processes
 from infopro.errors import BadConfiguration
 from infopro.local import LocalModel
 from infopro.localization import localize
+from infopro.memory import PRECISIONS
 from infopro.recipes._config import RunConfig, build_objective, check
 from infopro.recipes._stored import from_plain
 from infopro.recipes._together import make_engine
@@ -32,7 +33,6 @@ from infopro.training import (
 )
 
 __all__ = [
-    "PRECISIONS",
     "Session",
     "choose_device",
     "evaluate_run",
@@ -43,8 +43,6 @@ __all__ = [
     "prepare",
     "prepare_data",
 ]
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

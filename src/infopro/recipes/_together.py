@@ -17,6 +17,7 @@ from infopro.data import ImageData, Images, ImageTensors, batch_sizes
 from infopro.engines import Decoupled, Engine, OneProcess, Pipeline, Processes, joined
 from infopro.errors import BadConfiguration, as_told_once
 from infopro.local import LocalModel
+from infopro.memory import PRECISIONS
 from infopro.recipes._config import RunConfig
 from infopro.recipes._stored import plain
 
@@ -88,10 +89,9 @@ def make_engine(
     """The engine that runs a configuration's modules in this process."""
     if processes is None:
         return OneProcess(local, stop=stop)
-    precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
     common: dict[str, Any] = {
         "example": example.contiguous(memory_format=torch.channels_last),
-        "precision": precision,
+        "precision": PRECISIONS[config.precision],
         "queue": queue,
         "stop": stop,
     }

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from infopro import models
 from infopro.errors import InfoProError
-from infopro.local import LocalModel
-from infopro.memory import Planner, StepMemory
+from infopro.memory import PRECISIONS, Planner, StepMemory, predicted_stages
 from infopro.recipes import RunConfig, build_objective
 from infopro.tasks import Classification
 from infopro.types import StageSummary
 
 __all__ = ["Prediction", "predict", "predict_checkpointed", "predict_whole"]
-
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +36,7 @@ def predict(
     planner = _planner(config, image_shape, num_classes)
     local = planner.build(cuts, config.checkpoint)
     step = planner.track(local, config.batch_size)
-    return Prediction(step=step, stages=_stages(local, step, config.batch_size, num_classes))
+    return Prediction(step=step, stages=predicted_stages(local, step, batch_size=config.batch_size))
 
 
 def predict_whole(config: RunConfig, *, image_shape: tuple[int, ...], num_classes: int) -> StepMemory:
@@ -69,33 +65,6 @@ def _planner(config: RunConfig, image_shape: tuple[int, ...], num_classes: int) 
         objective=build_objective(config),
         task=Classification(num_classes=num_classes),
         optimizer=config.optimizer,
-        precision=_PRECISIONS[config.precision],
+        precision=PRECISIONS[config.precision],
         on_cuda=False,
     )
-
-
-def _stages(
-    local: LocalModel, step: StepMemory, batch_size: int, num_classes: int
-) -> tuple[StageSummary, ...]:
-    shapes = [*local.split.boundary_shapes, (num_classes,)]
-    return tuple(
-        StageSummary(
-            index=index,
-            blocks=blocks,
-            parameters=_count(stage.part),
-            head_parameters=_count(stage.objective),
-            saved_bytes=step.saved[index],
-            feature_shape=shapes[index],
-            flops=_per_image(step.part_flops, index, batch_size),
-            head_flops=_per_image(step.head_flops, index, batch_size) if step.part_flops else None,
-        )
-        for index, (stage, blocks) in enumerate(zip(local.stages, local.split.blocks, strict=True))
-    )
-
-
-def _per_image(flops: Sequence[int], index: int, batch_size: int) -> int | None:
-    return flops[index] // batch_size if index < len(flops) else None
-
-
-def _count(module: Any) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -164,12 +164,10 @@ def _check(cells: Sequence[Cell]) -> None:
 
 def _as_text(value: Any) -> str:
     """As `infopro train` reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return f"[{','.join(map(_as_text, value))}]"
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value)) if _named(value) else str(value)
-    )
-
-
-def _named(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+    return str(value)

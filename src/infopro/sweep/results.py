@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infopro.errors import BadRun
+from infopro.report.spread import spread
 from infopro.sweep.cells import Cell
 from infopro.training import RunFolder
 
@@ -113,7 +113,10 @@ def mean_and_deviation(values: Sequence[float]) -> str:
         >>> mean_and_deviation([10.0, 12.0])
         '11.00 ± 1.41 (n = 2)'
     """
-    if not values or not all(map(math.isfinite, values)):
-        return "–" if not values else f"diverged (n = {len(values)})"
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread} (n = {len(values)})"
+    found = spread(values)
+    if found is None:
+        return "–"
+    if math.isnan(found.mean):
+        return f"diverged (n = {found.count})"
+    deviation = "" if found.deviation is None else f" ± {found.deviation:.2f}"
+    return f"{found.mean:.2f}{deviation} (n = {found.count})"

@@ -9,12 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from infopro.data import ImageData, batches
+from infopro.data import ImageData
 from infopro.engines import Engine
 from infopro.tasks import Task
-from infopro.training.reading import EVALUATION_BATCH, Reading, channels_last
+from infopro.training.reading import EVALUATION_BATCH, Reading, plain_batches
 
-__all__ = ["Evaluation", "autocast", "evaluate", "evaluate_data", "evaluate_through", "evaluation_mode"]
+__all__ = [
+    "Evaluation",
+    "autocast",
+    "evaluate",
+    "evaluate_data",
+    "evaluate_through",
+    "evaluation_mode",
+    "kept_modes",
+]
 
 
 @dataclass(frozen=True)
@@ -27,16 +35,23 @@ class Evaluation:
 
 
 @contextmanager
-def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
-    """While open, everything is in eval mode; each module's own mode comes back afterwards."""
+def kept_modes(*modules: nn.Module) -> Iterator[None]:
+    """Whatever mode modules are put into while open, each one's own comes back afterwards."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
     try:
         yield
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """While open, everything is in eval mode; each module's own mode comes back afterwards."""
+    with kept_modes(*modules):
+        for module in modules:
+            module.eval()
+        yield
 
 
 @torch.no_grad()
@@ -62,20 +77,11 @@ def evaluate_data(
     num_workers: int = 0,
 ) -> Evaluation:
     """Evaluate on `data.test`, in order and without augmentation."""
-    found = batches(
-        data.test,
-        batch_size=EVALUATION_BATCH,
-        mean=data.mean,
-        std=data.std,
-        augmentation=None,
-        shuffle=False,
-        seed=0,
-        epoch=0,
-        device=device,
-        num_workers=num_workers,
+    found = plain_batches(
+        data.test, data, batch_size=EVALUATION_BATCH, device=device, num_workers=num_workers
     )
     with autocast(device, precision):
-        return evaluate(model, task, channels_last(found))
+        return evaluate(model, task, found)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 from infopro.data import ImageData, Images, batch_sizes, batches, share
 from infopro.engines import Engine, Phase
 
-__all__ = ["EVALUATION_BATCH", "Reading", "channels_last"]
+__all__ = ["EVALUATION_BATCH", "Reading", "channels_last", "plain_batches"]
 
 EVALUATION_BATCH = 1000  # images
 
@@ -71,3 +71,30 @@ def channels_last(found: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tens
     """Convolutions are about twice as fast on channels-last images, on CPUs and on GPUs."""
     for images, targets in found:
         yield images.contiguous(memory_format=torch.channels_last), targets
+
+
+def plain_batches(
+    images: Images,
+    data: ImageData,
+    *,
+    batch_size: int,
+    device: torch.device,
+    num_workers: int = 0,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images of a data set, normalised as it says, without augmentation; in their order, or shuffled."""
+    found = batches(
+        images,
+        batch_size=batch_size,
+        mean=data.mean,
+        std=data.std,
+        augmentation=None,
+        shuffle=shuffle,
+        seed=seed,
+        epoch=epoch,
+        device=device,
+        num_workers=num_workers,
+    )
+    return channels_last(found)
