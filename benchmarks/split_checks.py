@@ -39,8 +39,13 @@ class AnyOutput(Task):
     def logits(self, output: Any) -> Tensor:
         return floats(output)[0]
 
-    def errors(self, output: Any, targets: Tensor) -> Tensor:
-        return torch.zeros((), dtype=torch.int64)
+    num_counts = 1
+
+    def counts(self, output: Any, targets: Tensor) -> Tensor:
+        return torch.zeros(1, dtype=torch.float64)
+
+    def error(self, counts: Sequence[float]) -> float:
+        return 0.0
 
     def check(self, images: Tensor, targets: Tensor) -> None:
         pass

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Network", "networks"]
+__all__ = ["Network", "networks", "segmentation_networks"]
 
 CLASSES = 10
 SMALLEST_SIDE = 64  # pixels, for networks that take any size
@@ -97,6 +97,12 @@ def networks() -> list[Network]:
     return [*_timm(), *_torchvision(), *_smp(), *_transformers()]
 
 
+def segmentation_networks() -> list[Network]:
+    """torchvision's and segmentation_models_pytorch's, and Segformer with the encoder it was made for."""
+    own = [network for network in [*_torchvision(), *_smp()] if "segmentation" in network.suite]
+    return [*own, _smp_network("Segformer", "mit_b0")]
+
+
 def _images(side: int) -> Inputs:
     return lambda n: (torch.randn(n, 3, side, side),)
 
@@ -171,27 +177,29 @@ def _torchvision() -> list[Network]:
 
 
 def _smp() -> list[Network]:
-    import segmentation_models_pytorch as smp
-
     names = (
         *("Unet", "UnetPlusPlus", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "Linknet", "MAnet"),
         *("UPerNet", "Segformer"),
     )
 
     narrow = {"decoder_intermediate_channels": (64, 64, 64, 64), "decoder_fusion_channels": 64}
-
-    def entry(name: str, encoder: str = "resnet18", side: int = SMALLEST_SIDE, **options: Any) -> Network:
-        def build() -> tuple[nn.Module, Inputs]:
-            model = getattr(smp, name)(encoder, encoder_weights=None, classes=CLASSES, **options)
-            return model, _images(side)
-
-        return Network("segmentation_models_pytorch", name, f"{name} {encoder}", build)
-
     return [
-        *(entry(name) for name in names),
-        entry("PAN", side=128),
-        entry("DPT", "tu-vit_tiny_patch16_224", side=224, **narrow),
+        *(_smp_network(name) for name in names),
+        _smp_network("PAN", side=128),
+        _smp_network("DPT", "tu-vit_tiny_patch16_224", side=224, **narrow),
     ]
+
+
+def _smp_network(
+    name: str, encoder: str = "resnet18", *, side: int = SMALLEST_SIDE, **options: Any
+) -> Network:
+    def build() -> tuple[nn.Module, Inputs]:
+        import segmentation_models_pytorch as smp
+
+        model = getattr(smp, name)(encoder, encoder_weights=None, classes=CLASSES, **options)
+        return model, _images(side)
+
+    return Network("segmentation_models_pytorch", name, f"{name} {encoder}", build)
 
 
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 6, "intermediate_size": 128}

@@ -50,6 +50,7 @@ def _run(arguments: list[str]) -> int:
         "demo": _demo,
         "train": _train,
         "evaluate": _evaluate,
+        "predict": _predict,
         "analyze": _analyze,
         "list": _list,
         "plan": _plan,
@@ -83,20 +84,15 @@ def _train(options: Any) -> int:
 
 
 def _evaluate(options: Any) -> None:
-    from infopro import recipes
+    from infopro.evaluate_command import run
 
-    data_dir = Path(options.data_dir) if options.data_dir else None
-    state, result = recipes.evaluate_run(
-        Path(options.run),
-        data_dir=data_dir,
-        download=options.download,
-        device=recipes.choose_device(options.device),
-        num_workers=options.num_workers,
-    )
-    print(
-        f"{options.run}, epoch {state.epoch}: test error {result.error:.2f} % (loss {result.loss:.4f}) "
-        f"on {result.num_images} images"
-    )
+    print(run(options))
+
+
+def _predict(options: Any) -> None:
+    from infopro.predict_command import run
+
+    run(options, _console())
 
 
 def _analyze(options: Any) -> None:

@@ -118,7 +118,7 @@ def network(options: Any) -> nn.Module:
         options.model,
         num_classes=options.num_classes,
         in_channels=channels,
-        image_size=height if height == width else None,
+        image_size=(height, width),
     )
 
 

@@ -11,6 +11,7 @@ from infopro.analyze_options import add_analyze
 from infopro.data_options import add_data_and_device
 from infopro.errors import BadConfiguration
 from infopro.network_options import add_check, add_plan
+from infopro.predict_options import add_inference, add_predict
 from infopro.report_options import add_report
 from infopro.sweep_options import add_sweep
 
@@ -19,7 +20,15 @@ __all__ = ["DEFAULT_QUEUE", "LISTS", "configuration", "expanded", "make_parser",
 DEFAULT_QUEUE = 2  # batches under way between two processes
 LISTS = ("recipes", "models", "data", "objectives", "heads", "decoders", "tasks")
 _SWITCHES = ("--download", "--resume", "--shard", "--print_config", "--help", "-h")  # options without a value
-_SEQUENCES = ("cuts", "reconstruction-weight", "task-weight")  # a,b,c is short for [a,b,c]
+_SEQUENCES = (
+    "cuts",
+    "reconstruction-weight",
+    "task-weight",
+    "class-weights",
+    "image-size",
+    "crop",
+    "scale",
+)  # a,b,c is short for [a,b,c]
 
 
 def parse(arguments: list[str]) -> tuple[Any, Any]:
@@ -56,6 +65,7 @@ def make_parser(recipe_config: Any) -> Any:
     _add_demo(commands, Parser)
     _add_train(commands, Parser, recipe_config)
     _add_evaluate(commands, Parser)
+    add_predict(commands, Parser)
     add_analyze(commands, Parser)
     _add_list(commands, Parser)
     add_plan(commands, Parser)
@@ -122,10 +132,13 @@ def _add_processes(train: Any) -> None:
 
 
 def _add_evaluate(commands: Any, parser_class: Any) -> None:
-    evaluate = parser_class(description="Test the last checkpoint of a run.")
+    evaluate = parser_class(
+        description="Test the last checkpoint of a run: on masks as in training, or as the options say."
+    )
     evaluate.add_argument("run", type=str, help="a folder that infopro train wrote")
+    add_inference(evaluate, usual="whole")
     add_data_and_device(evaluate, usual="the run's")
-    commands.add_subcommand("evaluate", evaluate, help="test error of a trained run")
+    commands.add_subcommand("evaluate", evaluate, help="test error or mIoU of a trained run")
 
 
 def _add_list(commands: Any, parser_class: Any) -> None:

@@ -15,7 +15,7 @@ from infopro.errors import InfoProError
 from infopro.local import LocalModel
 from infopro.localization import localize
 from infopro.memory.choose import Balance, Granularity
-from infopro.memory.output_task import task_for
+from infopro.memory.output_task import made_up_targets, task_for
 from infopro.objectives import Greedy, Objective
 from infopro.splitting import as_inputs
 from infopro.splitting.inputs import check_network
@@ -104,7 +104,7 @@ def preflight(
         return Preflight(tuple(found), ())
     found += _about_calls(model, inputs)
     with undisturbed(model), torch.no_grad():
-        task = task or task_for(model(*resized(inputs, 2)))
+        task = task or task_for(model(*resized(inputs, 2)), inputs[0])
     built: list[LocalModel] = []
 
     def build() -> None:
@@ -176,6 +176,8 @@ def _about_calls(model: nn.Module, inputs: tuple[Any, ...]) -> Iterator[Problem]
 
 def _about_split(local: LocalModel) -> Iterator[Problem]:
     for note in local.split.notes:
+        if "trained by no module" in note:  # the step that is tried names them
+            continue
         yield Problem("note", note, next((how for what, how in _REMEDIES.items() if what in note), ""))
     for index, stage in enumerate(local.stages):
         if not any(p.requires_grad for p in stage.part.parameters()):
@@ -213,6 +215,8 @@ def _about_step(local: LocalModel, inputs: tuple[Any, ...], targets: Tensor) -> 
 def _targets(inputs: tuple[Any, ...], targets: Tensor | None, task: Task) -> Tensor:
     if targets is not None:
         return targets
+    if task.dense:
+        return made_up_targets(task, inputs[0])
     size = batch_size_of(inputs)
     classes = task.num_classes if isinstance(task, Classification) else 1
     return torch.arange(size, device=inputs[0].device) % classes

@@ -14,6 +14,7 @@ from infopro.errors import BadConfiguration
 from infopro.options import DEFAULT_QUEUE
 from infopro.stopping import StopRequest
 from infopro.training import DecoupledEpoch, ModuleEpoch, Position, RunFolder, TrainingProgress
+from infopro.training.progress import best_so_far, tested
 from infopro.types import EpochRecord
 
 __all__ = ["run"]
@@ -140,7 +141,9 @@ def _train(
         lines.console,
         title=lines.name,
         epochs=config.epochs,
-        steps_per_epoch=num_batches(session.data.train, batch_size=config.batch_size),
+        steps_per_epoch=num_batches(
+            session.data.train, batch_size=config.batch_size, augmentation=session.data.augmentation
+        ),
         first_epoch=start.epoch + 1,
     )
     with bar:
@@ -214,10 +217,9 @@ def _say_result(
     console: Console, last: EpochRecord, recipe: str | None, config: recipes.RunConfig, path: Path
 ) -> None:
     # a decoupled run is tested once
-    best = "" if config.parallel == "decoupled" else f", {last.best_test_error:.2f} % after the best one"
+    best = "" if config.parallel == "decoupled" else f", {best_so_far(last):.2f} % after the best one"
     console.print(
-        f"test error {last.test_error:.2f} % after the last epoch{best}"
-        f"{recipes.published_beside(recipe, config)}\nwrote {path}/",
+        f"{tested(last)} after the last epoch{best}{recipes.published_beside(recipe, config)}\nwrote {path}/",
         highlight=False,
         soft_wrap=True,
     )

@@ -8,51 +8,69 @@ import torch
 
 from infopro.errors import BadConfiguration, UnknownName
 from infopro.objectives import from_name, list_objectives
-from infopro.tasks import Classification
+from infopro.tasks import VOID, Classification, Segmentation
 from infopro.types import Batch, StageContext
 
 BATCH, CLASSES = 4, 3
 IMAGE_SHAPE = (3, 8, 8)
 LAYOUTS = {"map": (5, 4, 4), "class token": (17, 5), "channels last": (4, 4, 5), "vector": (5,)}
+TASKS = {"images": Classification(num_classes=CLASSES), "pixels": Segmentation(num_classes=CLASSES)}
 
 every_objective = pytest.mark.parametrize("name", list_objectives())
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+every_task = pytest.mark.parametrize("task", TASKS)
 
 
-def build(name, layout="map", **options):
+def build(name, layout="map", task="images", **options):
     """A stage in the middle of a network, or the only one where the method allows no other."""
     torch.manual_seed(0)
     objective = from_name(name, **options)
     num_stages = objective.num_modules or 3
     index = min(1, num_stages - 1)
-    context = StageContext(index, num_stages, feature_shape(name, layout), IMAGE_SHAPE)
-    return objective.build(context, Classification(num_classes=CLASSES))
+    context = StageContext(index, num_stages, feature_shape(name, layout, task), IMAGE_SHAPE)
+    return objective.build(context, TASKS[task])
 
 
-def last_stage(name):
-    context = StageContext(0, 1, (CLASSES,), IMAGE_SHAPE)
-    return from_name(name).build(context, Classification(num_classes=CLASSES))
+def losses_of(stage, features, batch):
+    """From one random state: what a stage draws (dropout, anchors) is then the same each time."""
+    torch.manual_seed(3)
+    return stage(features, batch)
 
 
-def feature_shape(name, layout):
-    return (CLASSES,) if from_name(name).num_modules == 1 else LAYOUTS[layout]
+def last_stage(name, task="images"):
+    context = StageContext(0, 1, output_shape(task), IMAGE_SHAPE)
+    return from_name(name).build(context, TASKS[task])
 
 
-def features_of(name, layout="map", dtype=torch.float32):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(BATCH, *feature_shape(name, layout), generator=generator, dtype=dtype).requires_grad_()
+def output_shape(task):
+    return (CLASSES,) if task == "images" else (CLASSES, 4, 4)
 
 
-def batch(dtype=torch.float32):
-    images = torch.rand(BATCH, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(2), dtype=dtype)
-    return Batch(images=images, targets=torch.tensor([0, 1, 1, 0]))
+def feature_shape(name, layout, task="images"):
+    return output_shape(task) if from_name(name).num_modules == 1 else LAYOUTS[layout]
+
+
+def features_of(name, layout="map", task="images", dtype=torch.float32):
+    generator, shape = torch.Generator().manual_seed(1), feature_shape(name, layout, task)
+    return torch.randn(BATCH, *shape, generator=generator, dtype=dtype).requires_grad_()
+
+
+def batch(task="images", dtype=torch.float32):
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(BATCH, *IMAGE_SHAPE, generator=generator, dtype=dtype)
+    if task == "images":
+        return Batch(images=images, targets=torch.tensor([0, 1, 1, 0]))
+    masks = torch.randint(CLASSES, (BATCH, *IMAGE_SHAPE[1:]), generator=generator)
+    masks[0, :3] = VOID
+    return Batch(images=images, targets=masks)
 
 
 @every_objective
 @every_layout
-def test_losses_are_finite_scalars_and_reach_features_and_heads(name, layout):
-    stage, features = build(name, layout), features_of(name, layout)
-    losses = stage(features, batch())
+@every_task
+def test_losses_are_finite_scalars_and_reach_features_and_heads(name, layout, task):
+    stage, features = build(name, layout, task), features_of(name, layout, task)
+    losses = stage(features, batch(task))
     for value in losses.values():
         assert value.shape == () and value.isfinite() and value.dtype == torch.float32
     losses["total"].backward()
@@ -61,44 +79,50 @@ def test_losses_are_finite_scalars_and_reach_features_and_heads(name, layout):
 
 
 @every_objective
-def test_losses_carry_the_names_of_the_heads(name):
-    stage = build(name)
-    losses = stage(features_of(name), batch())
+@every_task
+def test_losses_carry_the_names_of_the_heads(name, task):
+    stage = build(name, task=task)
+    losses = stage(features_of(name, task=task), batch(task))
     assert list(losses) == [*(stage.heads or ["task"]), "total"]
 
 
 @every_objective
-def test_last_stage_has_no_heads(name):
-    stage = last_stage(name)
+@every_task
+def test_last_stage_has_no_heads(name, task):
+    stage = last_stage(name, task)
     assert list(stage.parameters()) == [] and len(stage.heads) == 0
 
 
 @every_objective
-def test_gradient_is_the_derivative(name):
-    stage, features = build(name).double(), features_of(name, dtype=torch.float64)
-    images = batch(torch.float64)
-    assert torch.autograd.gradcheck(lambda x: stage(x, images)["total"], (features,))
+@every_task
+def test_gradient_is_the_derivative(name, task):
+    stage, features = build(name, task=task).double(), features_of(name, task=task, dtype=torch.float64)
+    images = batch(task, torch.float64)
+    assert torch.autograd.gradcheck(lambda x: losses_of(stage, x, images)["total"], (features,))
 
 
 @every_objective
-def test_batch_is_neither_changed_nor_differentiated(name):
-    seen = batch()
+@every_task
+def test_batch_is_neither_changed_nor_differentiated(name, task):
+    seen = batch(task)
     seen.images.requires_grad_()
-    build(name)(features_of(name), seen)["total"].backward()
-    assert torch.equal(seen.images, batch().images)
-    assert torch.equal(seen.targets, batch().targets)
+    build(name, task=task)(features_of(name, task=task), seen)["total"].backward()
+    assert torch.equal(seen.images, batch(task).images)
+    assert torch.equal(seen.targets, batch(task).targets)
     assert seen.images.grad is None
 
 
 @every_objective
+@every_task
 @pytest.mark.parametrize("last", [False, True])
-def test_images_that_are_not_read_change_no_loss(name, last):
-    stage = last_stage(name) if last else build(name)
+def test_images_that_are_not_read_change_no_loss(name, task, last):
+    stage = last_stage(name, task) if last else build(name, task=task)
     if stage.reads_images:
         return
-    features = torch.rand(BATCH, CLASSES) if last else features_of(name)
-    unreadable = Batch(images=torch.full_like(batch().images, torch.nan), targets=batch().targets)
-    losses, same = stage(features, batch()), stage(features, unreadable)
+    seen = batch(task)
+    features = torch.rand(BATCH, *output_shape(task)) if last else features_of(name, task=task)
+    unreadable = Batch(images=torch.full_like(seen.images, torch.nan), targets=seen.targets)
+    losses, same = losses_of(stage, features, seen), losses_of(stage, features, unreadable)
     assert losses.keys() == same.keys() and all(torch.equal(losses[loss], same[loss]) for loss in losses)
 
 
@@ -109,52 +133,67 @@ def test_only_a_decoder_reads_images():
 
 
 @every_objective
-def test_same_input_same_loss(name):
-    first, second = (build(name)(features_of(name), batch()) for _ in range(2))
+@every_task
+def test_same_input_same_loss(name, task):
+    stages = [build(name, task=task) for _ in range(2)]
+    first, second = (losses_of(stage, features_of(name, task=task), batch(task)) for stage in stages)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[loss], second[loss]) for loss in first)
 
 
 @every_objective
-def test_state_dict_holds_the_heads_and_comes_back(name):
-    first, second = build(name), build(name)
+@every_task
+def test_state_dict_holds_the_heads_and_comes_back(name, task):
+    first, second = build(name, task=task), build(name, task=task)
     assert all(key.startswith("heads.") for key in first.state_dict())
     with torch.no_grad():
         for value in second.parameters():
             value.mul_(1.5)
     second.load_state_dict(first.state_dict())
-    assert torch.equal(
-        first(features_of(name), batch())["total"], second(features_of(name), batch())["total"]
-    )
+    totals = [losses_of(s, features_of(name, task=task), batch(task))["total"] for s in (first, second)]
+    assert torch.equal(*totals)
 
 
 @every_objective
-def test_pickles(name):
-    objective, stage = from_name(name), build(name)
+@every_task
+def test_pickles(name, task):
+    objective, stage = from_name(name), build(name, task=task)
     assert pickle.loads(pickle.dumps(objective)) == objective
     copy = pickle.loads(pickle.dumps(stage))
-    assert torch.equal(stage(features_of(name), batch())["total"], copy(features_of(name), batch())["total"])
+    totals = [losses_of(s, features_of(name, task=task), batch(task))["total"] for s in (stage, copy)]
+    assert torch.equal(*totals)
 
 
 @every_objective
 @every_layout
-def test_losses_are_float32_under_autocast(name, layout):
-    stage, features = build(name, layout), features_of(name, layout)
+@every_task
+def test_losses_are_float32_under_autocast(name, layout, task):
+    stage, features = build(name, layout, task), features_of(name, layout, task)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = stage(features.bfloat16(), batch())
+        losses = losses_of(stage, features.bfloat16(), batch(task))
     losses["total"].backward()
     assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
     assert features.grad.isfinite().all() and features.grad.abs().sum() > 0
-    exact = build(name, layout)(features_of(name, layout), batch())
+    exact = losses_of(build(name, layout, task), features_of(name, layout, task), batch(task))
     assert all(value.item() == pytest.approx(exact[loss].item(), rel=0.1) for loss, value in losses.items())
 
 
 @every_objective
-def test_works_in_evaluation_mode(name):
-    stage = build(name).eval()
+@every_task
+def test_works_in_evaluation_mode(name, task):
+    stage = build(name, task=task).eval()
     before = {key: value.clone() for key, value in stage.state_dict().items()}
-    assert stage(features_of(name), batch())["total"].isfinite()
+    assert stage(features_of(name, task=task), batch(task))["total"].isfinite()
     assert all(torch.equal(value, before[key]) for key, value in stage.state_dict().items())
+
+
+@every_objective
+def test_masks_of_void_train_nothing(name):
+    features, sound = features_of(name, task="pixels"), batch("pixels")
+    void = Batch(images=sound.images, targets=torch.full_like(sound.targets, VOID))
+    loss = build(name, task="pixels")(features, void)["task"]
+    loss.backward()
+    assert loss.item() == 0.0 and torch.equal(features.grad, torch.zeros_like(features))
 
 
 @every_objective

@@ -3,9 +3,12 @@ import pytest
 from PIL import Image
 
 from infopro.data import list_data, load
-from infopro.errors import BadData, UnknownName
+from infopro.errors import BadConfiguration, BadData, UnknownName
 
-KNOWN = ["cifar10", "cifar100", "digits-on-photos", "fashion-mnist", "mnist", "stl10", "svhn"]
+KNOWN = [
+    "camvid", "camvid-val", "cifar10", "cifar100", "cityscapes", "digits-on-photos", "digits-on-photos-masks",
+    "fashion-mnist", "mnist", "stl10", "svhn", "voc",
+]  # fmt: skip
 
 
 def test_every_known_set_is_listed():
@@ -43,7 +46,11 @@ def test_folders_and_npz_files_are_found_by_path(tmp_path):
             Image.new("RGB", (9, 9)).save(tmp_path / "set" / name / f"{place}.png")
     assert load(tmp_path / "set").image_shape == (3, 224, 224)
     assert load(str(tmp_path / "set"), image_size=16).image_shape == (3, 16, 16)
+    assert load(tmp_path / "set", image_size=(16, 16)).image_shape == (3, 16, 16)
+    with pytest.raises(BadConfiguration, match="cut to squares: got 16 x 20"):
+        load(tmp_path / "set", image_size=(16, 20))
     pixels, labels = np.zeros((4, 8, 8), dtype=np.uint8), np.array([0, 1, 0, 1])
     np.savez(tmp_path / "set.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     assert load(tmp_path / "set.npz").image_shape == (1, 8, 8)
     assert load(tmp_path / "set.npz", image_size=12).image_shape == (1, 12, 12)
+    assert load(tmp_path / "set.npz", image_size=(12, 20)).test.images.shape == (4, 1, 12, 20)

@@ -3,7 +3,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infopro.data import ImageData, ImageTensors, digits_on_photos, hold_out, limit, resize
+from infopro.data import (
+    ImageData,
+    ImageTensors,
+    JointAugmentation,
+    MaskTensors,
+    digits_on_photos,
+    hold_out,
+    limit,
+    resize,
+)
 from infopro.errors import BadConfiguration
 
 
@@ -88,3 +97,38 @@ def test_resizing_keeps_labels_scales_the_padding_and_is_off_at_the_own_size():
     assert resize(whole, image_size=32) is whole
     with pytest.raises(BadConfiguration, match="0"):
         resize(whole, image_size=0)
+
+
+def with_masks(number, sources=None):
+    images = torch.arange(number).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 6, 9).contiguous()
+    part = MaskTensors(images, images[:, 0] % 3, sources)
+    shape = ((0.5,) * 3, (0.5,) * 3, (3, 6, 9))
+    return ImageData("tiny", part, part, 3, ("a", "b", "c"), *shape, JointAugmentation())
+
+
+def test_images_with_masks_are_limited_and_held_out_at_random():
+    whole = with_masks(40)
+    few = limit(whole, train=9, seed=1).train
+    assert len(few) == 9 and numbers(few) == sorted(numbers(few)) != list(range(9))
+    assert numbers(few) == numbers(limit(whole, train=9, seed=1).train)
+    assert numbers(few) != numbers(limit(whole, train=9, seed=2).train)
+    assert set(numbers(limit(whole, train=5, seed=1).train)) <= set(numbers(few))
+    assert torch.equal(few.masks[:, 0, 0], few.images[:, 0, 0, 0] % 3)
+    chosen = hold_out(whole, fraction=0.25, seed=1)
+    assert len(chosen.test) == 10
+    assert sorted(numbers(chosen.train) + numbers(chosen.test)) == list(range(40))
+
+
+def test_images_with_masks_of_one_source_are_held_out_together():
+    chosen = hold_out(with_masks(40, torch.arange(40) // 4), fraction=0.3)
+    kept, held = (set(part.sources.tolist()) for part in (chosen.train, chosen.test))
+    assert len(kept) == 7 and len(held) == 3 and not kept & held
+
+
+def test_masks_are_resized_by_the_nearest_pixel_and_stay_with_their_sources():
+    whole = with_masks(4, torch.arange(4))
+    smaller = resize(whole, image_size=(2, 3))
+    assert smaller.image_shape == (3, 2, 3) and smaller.train.images.shape == (4, 3, 2, 3)
+    assert torch.equal(smaller.train.masks, whole.train.masks[:, 1::3, 1::3])
+    assert smaller.train.sources is whole.train.sources
+    assert smaller.augmentation == whole.augmentation

@@ -9,6 +9,10 @@ from infopro.heads import decoder, list_decoders
 from infopro.heads._resized_convolution import ResizedConv2d
 
 
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
 def sizes(net):
     return [module.to_size for module in net.modules() if isinstance(module, ResizedConv2d)]
 
@@ -37,6 +41,35 @@ def test_imagenet_form_is_the_published_one():
     }
     assert sizes(net) == [(56, 56), (112, 112), (224, 224)]
     assert all(m.bias is not None for m in net.modules() if isinstance(m, nn.Conv2d))
+
+
+def test_imagenet_form_is_the_published_one_for_segmentation():
+    with torch.device("meta"):
+        net = decoder("auto", feature_shape=(1024, 64, 128), image_shape=(3, 512, 1024))
+    weights = {name: list(v.shape) for name, v in net.layers.named_parameters() if v.ndim == 4}
+    assert weights == {
+        "0.weight": [128, 1024, 1, 1],
+        "4.weight": [32, 128, 3, 3],
+        "8.weight": [12, 32, 3, 3],
+        "12.weight": [3, 12, 3, 3],
+    }
+    assert sizes(net) == [(128, 256), (256, 512), (512, 1024)]  # each time the double
+
+
+@pytest.mark.parametrize("name", list_decoders())
+@pytest.mark.parametrize("image", [(45, 61), (64, 97), (16, 33), (7, 50)])
+@pytest.mark.parametrize(("channels", "stride"), [(1, 1), (3, 2), (5, 4), (6, 8), (40, 8), (9, 16), (4, 32)])
+def test_any_stride_and_sides_that_do_not_divide(name, image, channels, stride):
+    torch.manual_seed(0)
+    size = [-(-side // stride) for side in image]
+    net = decoder(name, feature_shape=(channels, *size), image_shape=(3, *image))
+    features = random(2, channels, *size).requires_grad_()
+    drawn = net.logits(features)
+    assert drawn.shape == (2, 3, *image) and drawn.isfinite().all()
+    drawn.sum().backward()
+    read = features.grad.abs().sum(dim=(0, 1)) > 0
+    # "half" makes a map of the image's own size smaller, and may then step over a position
+    assert read.all() if stride > 1 else read.float().mean() > 0.2
 
 
 def test_imagenet_form_never_shrinks_a_map():

@@ -116,3 +116,38 @@ def test_nothing_of_the_size_of_all_pairs_is_kept():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         supervised_contrastive(embeddings(num_images).requires_grad_(), torch.arange(num_images) % 4)
     assert 0 < max(kept) < num_images**2
+
+
+COUNTED = torch.tensor([True, True, True, False, True, False, True, True])
+
+
+@pytest.mark.parametrize(
+    "targets", [LABELS, torch.tensor([0, 0, 1, 2, 3, 3, 3, 4])], ids=["paired", "lonely"]
+)
+def test_rows_that_do_not_count_are_not_there(targets):
+    given, fewer = (embeddings().requires_grad_() for _ in range(2))
+    masked = supervised_contrastive(given, targets, counted=COUNTED)
+    plain = supervised_contrastive(fewer[COUNTED], targets[COUNTED])
+    torch.testing.assert_close(masked, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(v, f)[0] for v, f in ((masked, given), (plain, fewer))))
+    assert masked.item() != supervised_contrastive(given, targets).item()
+
+
+def test_all_counted_is_the_plain_loss():
+    everything = torch.ones(8, dtype=torch.bool)
+    counted = supervised_contrastive(embeddings(), LABELS, counted=everything)
+    torch.testing.assert_close(counted, supervised_contrastive(embeddings(), LABELS), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("num_counted", [0, 1])
+def test_nothing_to_compare_is_zero_with_a_zero_gradient(num_counted):
+    features = embeddings().requires_grad_()
+    loss = supervised_contrastive(features, torch.zeros(8), counted=torch.arange(8) < num_counted)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(features.grad, torch.zeros_like(features))
+
+
+def test_gradient_of_counted_rows_is_the_derivative():
+    features = embeddings().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: supervised_contrastive(x, LABELS, counted=COUNTED), (features,))

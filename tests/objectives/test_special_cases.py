@@ -129,6 +129,7 @@ def test_images_that_cannot_be_reconstructed_are_noticed_only_with_a_decoder():
         ({"task_loss": "triplet"}, "unknown task_loss: got 'triplet'; allowed: softmax, contrast"),
         ({"temperature": 0.0}, "temperature is not positive"),
         ({"projection_size": 0}, "projection_size is not positive"),
+        ({"anchors": 0}, "anchors is not positive: got 0; allowed: 1 or more"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

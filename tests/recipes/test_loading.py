@@ -39,8 +39,8 @@ def test_it_makes_the_errors_that_were_logged(trained_run):
     unit = images.float() / 255
     normalised = (unit - task.mean.view(3, 1, 1)) / task.std.view(3, 1, 1)
     with torch.no_grad():
-        wrong = task.errors(loaded.local.model.eval()(normalised), labels)
-    assert 100 * wrong.item() / len(labels) == pytest.approx(result.error, abs=2.1)  # rounding of one image
+        counts = task.counts(loaded.local.model.eval()(normalised), labels)
+    assert task.error(counts.tolist()) == pytest.approx(result.error, abs=2.1)  # rounding of one image
 
 
 def test_an_earlier_checkpoint_can_be_asked_for(trained_run):

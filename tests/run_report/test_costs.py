@@ -19,12 +19,13 @@ from infopro.run_report.reading import read_runs
 
 NewRun = Callable[..., Path]
 CUTS = ("layer1.1", "layer2.0", "layer3.0")
+TASK = infopro.tasks.Classification(num_classes=10)
 
 
 def test_operations_of_resnet_20() -> None:
     """40.55 million multiplications with their additions, and 0.26 of the 1x1 shortcuts that ours has."""
     config = RunConfig(model="cifar_resnet20", objective="greedy", batch_size=2)
-    found = predict(config, CUTS, image_shape=(3, 32, 32), num_classes=10)
+    found = predict(config, CUTS, image_shape=(3, 32, 32), task=TASK)
     forward = sum(stage.flops or 0 for stage in found.stages)
     assert forward == pytest.approx(2 * (40.55e6 + 0.26e6), rel=1e-3)
     heads = [stage.head_flops for stage in found.stages]
@@ -33,13 +34,13 @@ def test_operations_of_resnet_20() -> None:
 
 def test_bytes_are_those_of_a_real_step() -> None:
     config = RunConfig(model="demo_resnet", objective="greedy", num_modules=2, batch_size=8)
-    found = predict(config, ("layer2.0",), image_shape=(3, 16, 16), num_classes=10)
+    found = predict(config, ("layer2.0",), image_shape=(3, 16, 16), task=TASK)
     local = infopro.localize(
         infopro.models.create("demo_resnet", num_classes=10, in_channels=3, image_size=16),
         torch.rand(2, 3, 16, 16),
         cuts=["layer2.0"],
         objective=infopro.objectives.Greedy(),
-        task=infopro.tasks.Classification(num_classes=10),
+        task=TASK,
     )
     real = summarize_stages(local, torch.rand(8, 3, 16, 16), torch.arange(8))
     assert [replace(stage, flops=None, head_flops=None) for stage in found.stages] == list(real)

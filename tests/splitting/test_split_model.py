@@ -165,6 +165,35 @@ def test_in_place_write_on_the_boundary_is_reported():
     assert any("module 2 writes in place" in note for note in noted) and not clean
 
 
+def test_what_no_module_trains_is_noted():
+    """Of two equal results the first is what a module learns from; what the second comes from does not."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            return x, self.second(x)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.head = Two(), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            first, second = self.encoder(x)
+            return self.head(first + second)
+
+    (note,) = split_model(Network(), torch.randn(2, 3, 4, 4), cuts=["encoder"]).description.notes
+    assert note.startswith("2 parameters are trained by no module, the first is encoder.second.weight:")
+    assert split_model(Skips(), torch.randn(2, 3, 8, 8), cuts=["middle"]).description.notes == ()
+    frozen = Network()
+    frozen.encoder.second.requires_grad_(False)
+    assert split_model(frozen, torch.randn(2, 3, 4, 4), cuts=["encoder"]).description.notes == ()
+
+
 class Branch(nn.Module):
     """Branches on a value of its inputs, behind its first block, as masked language models do."""
 

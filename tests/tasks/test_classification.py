@@ -56,8 +56,10 @@ def test_loss_is_full_precision_and_double_stays_double():
 
 
 def test_errors_count_wrong_labels():
-    assert task().errors(LOGITS, torch.tensor([0, 2])).item() == 0
-    assert task().errors((LOGITS, OTHER), torch.tensor([1, 1])).item() == 2
+    assert task().counts(LOGITS, torch.tensor([0, 2])).tolist() == [0, 2]
+    wrong = task().counts((LOGITS, OTHER), torch.tensor([1, 1]))
+    assert wrong.tolist() == [2, 2] and wrong.dtype == torch.float64 and task().num_counts == 2
+    assert task().error((1, 8)) == 12.5
 
 
 def test_normalisation_is_undone():

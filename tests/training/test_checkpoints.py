@@ -357,7 +357,7 @@ def test_the_middle_of_an_epoch_has_its_place(tmp_path, trained):
 
 
 def test_sums_of_an_unfinished_epoch_come_back(tmp_path, build, trained):
-    totals = {"losses": [{"total": 1 / 3}], "wrong": 7.0, "count": 12}
+    totals = {"losses": [{"total": 1 / 3}], "counts": [7.0, 12.0], "count": 12}
     written = Checkpoint(3, 12.5, {"cuts": ["0"]}, step=120, totals=totals)
     path = save_sharded(tmp_path, [trained] * K, written)
     assert path.name == "epoch-0003-step-000120"

@@ -40,6 +40,15 @@ def test_cosine_may_be_all_warm_up():
     assert [schedule(1, 0.0), schedule(2, 0.0)] == [0.0, 0.2]
 
 
+def test_poly_falls_by_a_power_to_the_published_least_rate():
+    schedule = make_schedule("poly", base=0.01, epochs=4, warmup_epochs=0)
+    found = [schedule(*point) for point in [(1, 0.0), (2, 0.5), (4, 1.0)]]
+    assert found == pytest.approx([0.01, (0.01 - 1e-4) * (1 - 0.375) ** 0.9 + 1e-4, 1e-4])
+    warm = make_schedule("poly", base=0.01, epochs=4, warmup_epochs=2)
+    assert [warm(*point) for point in [(1, 0.5), (3, 0.0), (4, 1.0)]] == pytest.approx([0.0025, 0.01, 1e-4])
+    assert make_schedule("poly", base=1e-5, epochs=2, warmup_epochs=0)(2, 1.0) == 1e-5, "it never rises"
+
+
 def test_constant():
     schedule = make_schedule("constant", base=0.3, epochs=5, warmup_epochs=2)
     assert [schedule(e, 0.0) for e in (1, 2, 3, 5)] == pytest.approx([0.0, 0.15, 0.3, 0.3])

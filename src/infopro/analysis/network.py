@@ -22,7 +22,7 @@ from infopro.analysis.network_pass import OnStep, unreported
 from infopro.analysis.probe_settings import ProbeSettings
 from infopro.analysis.probes import ESTIMATES, probe_blocks
 from infopro.analysis.similarity import compare_blocks
-from infopro.data import ImageData, limit, num_batches
+from infopro.data import ImageData, labels_of, limit, num_batches
 from infopro.errors import BadInput, UnknownName
 from infopro.local import LocalModel
 from infopro.tasks import Task
@@ -160,7 +160,7 @@ def _references(data: ImageData) -> References:
     """What is known without any probe."""
     return References(
         pixels=math.prod(data.image_shape),
-        label_entropy=entropy(data.test.labels),
+        label_entropy=entropy(labels_of(data.test)),
         constant_cross_entropy=math.nan,
     )
 

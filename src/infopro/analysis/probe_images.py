@@ -9,7 +9,7 @@ from torch import Tensor
 
 from infopro.analysis.nuisance import Factor, factors_of
 from infopro.analysis.probe_settings import ProbeSettings
-from infopro.data import ImageData, Images, counter_generator, held_out_images, limit
+from infopro.data import ImageData, Images, counter_generator, held_out_images, labels_of, limit
 from infopro.errors import BadData
 
 __all__ = ["LEAST_IMAGES", "ProbeImages", "choose_images"]
@@ -56,7 +56,7 @@ def choose_images(data: ImageData, settings: ProbeSettings) -> ProbeImages:
 
 def _check_enough(data: ImageData) -> None:
     for part, images, least in (("training", data.train, LEAST_IMAGES), ("test", data.test, 1)):
-        counts = torch.bincount(images.labels.cpu(), minlength=data.num_classes)
+        counts = torch.bincount(labels_of(images).cpu(), minlength=data.num_classes)
         fewest = int(counts.argmin())
         if counts[fewest] < least:
             raise BadData(

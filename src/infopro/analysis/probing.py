@@ -21,7 +21,7 @@ from infopro.analysis.pooling import PooledMap
 from infopro.analysis.probe_images import ProbeImages
 from infopro.analysis.probe_settings import ProbeSettings
 from infopro.analysis.stored_features import feature_room
-from infopro.data import num_batches
+from infopro.data import labels_of, num_batches
 from infopro.tasks import Task
 
 __all__ = ["Probing"]
@@ -111,7 +111,8 @@ class Probing:
         network.train(train, stored, decoders, epochs=epochs, seed=self.settings.seed)
         network.test(test, stored_test, decoders, constant)
         factors = self.images.factors
-        targets, test_targets = {"task": train.labels.cpu()[:, None]}, {"task": test.labels.cpu()[:, None]}
+        labels, test_labels = labels_of(train).cpu(), labels_of(test).cpu()
+        targets, test_targets = {"task": labels[:, None]}, {"task": test_labels[:, None]}
         if factors:
             targets["nuisance"] = torch.stack([factor.train for factor in factors], dim=1)
             test_targets["nuisance"] = torch.stack([factor.test for factor in factors], dim=1)
@@ -145,7 +146,7 @@ class Probing:
     def _references(self, constant: BestConstant | None) -> References:
         return References(
             pixels=int(np.prod(self.images.data.image_shape)),
-            label_entropy=entropy(self.images.test.labels),
+            label_entropy=entropy(labels_of(self.images.test)),
             constant_cross_entropy=math.nan if constant is None else constant.cross_entropy,
             nuisance_entropy={factor.name: entropy(factor.test) for factor in self.images.factors},
         )
@@ -178,7 +179,7 @@ class Probing:
         names = self.images.data.class_names
         return DecodedImages(
             originals=originals,
-            captions=tuple(names[label] for label in shown.labels.tolist()),
+            captions=tuple(names[label] for label in labels_of(shown).tolist()),
             blocks=tuple(decoded),
             decoded=np.stack(list(decoded.values())),
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from infopro.data._packages import import_package
 from infopro.data.augment import random_boxes
 from infopro.errors import BadData
 
-__all__ = ["central_crop", "random_crop"]
+__all__ = ["central_crop", "class_values", "extent", "random_crop", "whole_image"]
 
+STEPS = {"L;2": 85, "L;4": 17}  # Pillow spreads the values of grey images of 2 and 4 bits over 0 to 255
 SPARE = 2  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the pixels a side
 
 
@@ -61,12 +62,57 @@ def random_crop(path: Path, size: int, generator: torch.Generator) -> Tensor:
         return _to_tensor(pixels.resize((size, size), _pillow().Resampling.BILINEAR, box=box))
 
 
+def whole_image(path: Path, content: IO[bytes] | None = None) -> Tensor:
+    """uint8 [3, H, W] at its own size; `content` holds the bytes where the path lies in an archive.
+
+    Errors:
+        BadData: as `central_crop`.
+    """
+    with _opened(path, content) as image:
+        return _to_tensor(_decoded(image))
+
+
+def class_values(path: Path, content: IO[bytes] | None = None) -> np.ndarray[Any, Any]:
+    """Whole numbers [H, W] as the file of a mask holds them: grey values, or indices into a palette.
+
+    Errors:
+        BadData: as `central_crop`, or an image in colours, with transparency or of fractions.
+    """
+    with _opened(path, content) as image:
+        mode, step = image.mode, STEPS.get(_raw_mode(image), 1)
+        values = np.asarray(image)
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    if values.ndim != 2 or values.dtype.kind not in "iu":
+        raise BadData(
+            f"{quoted(path)} is no mask: a mask holds class numbers, not colours",
+            got=f"mode {mode}",
+            allowed="one grey value or palette index a pixel",
+            remedy="replace each colour by the number of its class",
+        )
+    return values // step
+
+
+def extent(path: Path, content: IO[bytes] | None = None) -> tuple[int, int]:
+    """Rows and columns, from the head of the file.
+
+    Errors:
+        BadData: as `central_crop`.
+    """
+    with _opened(path, content) as image:
+        return image.height, image.width
+
+
+def _raw_mode(image: Any) -> str:
+    return next((str(tile[3]) for tile in image.tile), "")
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, content: IO[bytes] | None = None) -> Iterator[Any]:
     """The file as a Pillow image that is not yet decoded."""
     images = _pillow()
     try:
-        with images.open(path) as image:
+        with images.open(path if content is None else content) as image:
             yield image
     except Exception as error:  # decoders raise whatever they like
         reason = "not an image" if isinstance(error, images.UnidentifiedImageError) else one_line(error)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["one_line", "quoted"]
+__all__ = ["listed", "one_line", "quoted"]
+
+SHOWN = 5  # files or folders that one message names
 
 
 def quoted(path: Path) -> str:
@@ -14,3 +17,9 @@ def quoted(path: Path) -> str:
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def listed(items: Sequence[str]) -> str:
+    """The first items, and how many there are besides."""
+    more = f", and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + more

@@ -10,9 +10,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from infopro.data._mask_types import VOID, JointAugmentation, MaskFiles, MaskTensors
 from infopro.errors import BadConfiguration, BadInput
 
-__all__ = ["Augmentation", "ImageData", "ImageFiles", "ImageTensors", "Images"]
+__all__ = [
+    "VOID",
+    "Augmentation",
+    "ImageData",
+    "ImageFiles",
+    "ImageTensors",
+    "Images",
+    "JointAugmentation",
+    "MaskFiles",
+    "MaskTensors",
+]
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class ImageFiles:
         return replace(self, paths=tuple(self.paths[i] for i in chosen.tolist()), labels=self.labels[chosen])
 
 
-Images = ImageTensors | ImageFiles
+Images = ImageTensors | ImageFiles | MaskTensors | MaskFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +128,9 @@ class ImageData:
     """A data set: two parts, the classes, the normalisation and the augmentation it is trained with.
 
     Errors:
-        BadInput: a label outside 0..num_classes-1, or class names, mean or std of another number.
+        BadInput: a label or mask value outside 0..num_classes-1, one part with and one without masks, or
+        class
+            names, colours, mean or std of another number.
     """
 
     name: str
@@ -127,8 +140,18 @@ class ImageData:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
     std: tuple[float, ...]
-    image_shape: tuple[int, int, int]  # C, H, W
-    augmentation: Augmentation = Augmentation()
+    image_shape: tuple[
+        int, int, int
+    ]  # C, H, W that the network is trained on: of the crop, where there is one
+    augmentation: Augmentation | JointAugmentation = Augmentation()
+    colours: tuple[
+        tuple[int, int, int], ...
+    ] = ()  # of the classes in pictures of masks, 0 to 255; () for labels
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every pixel has a class, not every image."""
+        return isinstance(self.train, MaskTensors | MaskFiles)
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.num_classes:
@@ -137,8 +160,39 @@ class ImageData:
         if not len(self.mean) == len(self.std) == self.image_shape[0]:
             got = f"{len(self.mean)} means, {len(self.std)} deviations, {self.image_shape[0]} channels"
             raise BadInput(f"the normalisation of {self.name} does not fit its channels", got=got)
+        if self.has_masks:
+            self._check_dense()
         for part, images in (("train", self.train), ("test", self.test)):
-            _check_labels(f"{part} labels of {self.name}", images.labels, self.num_classes)
+            if isinstance(images, MaskTensors | MaskFiles) != self.has_masks:
+                raise BadInput(f"only one part of {self.name} has masks", allowed="both or none")
+            if isinstance(images, MaskTensors | MaskFiles):
+                _check_masks(f"{part} masks of {self.name}", images, self.num_classes)
+            else:
+                _check_labels(f"{part} labels of {self.name}", images.labels, self.num_classes)
+
+    def _check_dense(self) -> None:
+        if not 1 <= self.num_classes <= VOID:
+            what = f"number of classes of {self.name} is out of range"
+            raise BadInput(what, got=self.num_classes, allowed=f"1 to {VOID}")
+        if self.colours and len(self.colours) != self.num_classes:
+            got = f"{len(self.colours)} colours, {self.num_classes} classes"
+            raise BadInput(f"the classes of {self.name} do not all have a colour", got=got)
+        if isinstance(self.augmentation, Augmentation) and self.augmentation != Augmentation():
+            raise BadInput(
+                f"the augmentation of {self.name} leaves masks behind", allowed="JointAugmentation"
+            )
+
+
+def _check_masks(what: str, images: MaskTensors | MaskFiles, num_classes: int) -> None:
+    if isinstance(images, MaskTensors):
+        if not images.masks.numel():
+            return
+        highest = int((images.masks + 1).max()) - 1  # in bytes 255 + 1 = 0: VOID is never the highest
+    else:
+        highest = max(value for value in (*images.classes.values(), -1) if value != VOID)
+    if highest >= num_classes:
+        allowed = f"0 to {num_classes - 1}, or {VOID} where there is no class"
+        raise BadInput(f"{what} are out of range", got=highest, allowed=allowed)
 
 
 def _check_labels(what: str, labels: Tensor, num_classes: int) -> None:

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from infopro.data._decode import central_crop
-from infopro.data._messages import one_line, quoted
+from infopro.data._messages import listed, one_line, quoted
 from infopro.data._order import held_out_mask
 from infopro.data._seeds import counter_generator
+from infopro.data._sources import SUFFIXES
 from infopro.data._types import Augmentation, ImageData, ImageFiles, Images, ImageTensors
 from infopro.errors import BadConfiguration, BadData
 
-__all__ = ["image_folder"]
+__all__ = ["SUFFIXES", "image_folder"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that holds class folders
 TEST_FRACTION = 0.1  # of each class, where the folder has no test part
-SHOWN = 5  # broken files or folders that one message names
 LAYOUT = "ROOT/train/CLASS/*.jpg with ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg"
 
 Scan = dict[str, list[Path]]  # class name -> its files
@@ -114,7 +113,7 @@ def _scan(folder: Path, *, minimum: int = 2) -> Scan:
         # one name can be spelt in two ways in unicode, and file systems differ in which they keep
         scan.setdefault(unicodedata.normalize("NFC", path.name), []).extend(files)
     if problems:
-        raise BadData(f"{quoted(folder)} is incomplete", got=_listed(problems))
+        raise BadData(f"{quoted(folder)} is incomplete", got=listed(problems))
     return scan
 
 
@@ -155,7 +154,7 @@ def _decode_all(parts: Sequence[ImageFiles]) -> list[ImageTensors]:
     if broken:
         what = f"cannot read {len(broken)} images"
         raise BadData(
-            what, got=_listed([quoted(path) for path in sorted(broken)]), remedy="repair or remove them"
+            what, got=listed([quoted(path) for path in sorted(broken)]), remedy="repair or remove them"
         )
     return [tensors for tensors, _ in decoded]
 
@@ -179,8 +178,3 @@ def _decode(files: ImageFiles) -> tuple[ImageTensors, dict[Path, BadData]]:
             else:
                 images[place] = image
     return ImageTensors(images, files.labels), broken
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = f", and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more

@@ -25,6 +25,7 @@ from infopro.engines.processes import Processes
 from infopro.engines.programs import Programs
 from infopro.engines.replica_groups import new_group, replicas_of, unused_parameters
 from infopro.engines.timeline import Timeline
+from infopro.engines.whole_network import whole_network
 from infopro.errors import BadConfiguration
 from infopro.local import LocalModel, differentiate
 from infopro.random_streams import seed_stage
@@ -123,6 +124,8 @@ class Pipeline(Engine):
         assert work.flow is not None
         flow = work.flow
         with self.span("evaluate", work.step):
+            if self._of_another_size(work):
+                return whole_network(self.local, self._runs, work.batch.images)
             for index, run in zip(self.stages, self._runs, strict=True):
                 with run.whole():
                     flow = self.local.stages[index].part(flow)
@@ -130,6 +133,12 @@ class Pipeline(Engine):
                 if pass_on is not None:
                     pass_on(flow)
         return self.local.stages[-1].part.result(flow) if self.is_last else None
+
+    def _of_another_size(self, work: Work) -> bool:
+        """Whether images are not what the modules were recorded with, as where training crops them."""
+        own = self.local.stages[0].context.image_shape
+        images = work.batch.images  # without a shape where only later modules run
+        return self._before is None and images.dim() == len(own) + 1 and tuple(images.shape[1:]) != own
 
     def gather(self, value: Any) -> list[Any] | None:
         """Along the pipeline: each process adds its own and hands all on; nobody waits for a later one."""

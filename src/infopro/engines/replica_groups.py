@@ -62,8 +62,8 @@ def unused_parameters(
     local: LocalModel, programs: Programs, example: torch.Tensor, stages: range
 ) -> dict[int, tuple[str, ...]]:
     """By module, the parameters that get no gradient: no reduction may wait for them."""
-    targets = torch.arange(len(example), device=example.device) % local.task.out_features
-    batch, found = Batch(example, targets), {}
+    found = {}
+    batch = Batch(example, local.task.made_up_targets(example))
     flow = programs.start((example,), training=True)
     with undisturbed(local):
         for index in range(stages.stop):

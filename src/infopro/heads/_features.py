@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from infopro.errors import NotYetSupported
 
-__all__ = ["SpatialLayout", "ToFeatureMap", "spatial_layout"]
+__all__ = ["SpatialLayout", "ToFeatureMap", "is_grid", "spatial_layout"]
 
 MAX_PREFIX = 16  # class, distillation and register tokens: no published transformer has more
 
@@ -102,7 +102,7 @@ def _map_layout(first: int, middle: int, last: int, image_shape: Sequence[int]) 
     channels_first = SpatialLayout("map", first, middle, last)
     channels_last = SpatialLayout("channels_last", last, first, middle)
     image = _image_size(image_shape)
-    if image is None or not _is_grid(channels_last.size, image):
+    if image is None or not is_grid(channels_last.size, image):
         return channels_first
     closer = _misfit(channels_last.size, image) < _misfit(channels_first.size, image)
     return channels_last if closer else channels_first
@@ -127,17 +127,18 @@ def _grid_of(num_positions: int, image: tuple[int, int] | None) -> tuple[int, in
     if image is None:
         return None
     pairs = [(h, num_positions // h) for h in range(1, num_positions + 1) if num_positions % h == 0]
-    fitting = [pair for pair in pairs if _is_grid(pair, image)]
+    fitting = [pair for pair in pairs if is_grid(pair, image)]
     return min(fitting, key=lambda pair: _misfit(pair, image), default=None)
 
 
 def _misfit(grid: tuple[int, int], image: tuple[int, int]) -> tuple[bool, float]:
     """Sort key: first whether a stride explains the grid, then how far its aspect is from the image's."""
     aspect = math.log(grid[0] * image[1]) - math.log(grid[1] * image[0])
-    return not _is_grid(grid, image), round(abs(aspect), 9)
+    return not is_grid(grid, image), round(abs(aspect), 9)
 
 
-def _is_grid(grid: tuple[int, int], image: tuple[int, int]) -> bool:
+def is_grid(grid: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether a map of this size is the image seen at some stride."""
     (h, w), (height, width) = grid, image
     if h * width == w * height and h <= height:
         return True

@@ -22,9 +22,11 @@ def imagenet_decoder(*, feature_shape: Shape, image_shape: Shape) -> Decoder:
     """Convolutions to 128, 32, 12 channels (each BN, ReLU) at growing size, to the image's, sigmoid.
 
     conv 1x1; up to a quarter of the image's side; conv 3x3; up to half; conv 3x3; up to the image; conv 3x3
-    (Wang et al., ICLR 2021, their code; convolutions with bias). A map that is larger than the next size
-    keeps its own. Resizing and the convolution behind it are one layer, see `ResizedConv2d`; an identity
-    holds the place of each resizing, so that the numbers of the layers are the published ones.
+    (Wang et al., ICLR 2021, their code; convolutions with bias). For 1024 channels at an eighth of the
+    image's side it is their decoder for segmentation, too: each resizing then doubles the side. A map that
+    is larger than the next size keeps its own. Resizing and the convolution behind it are one layer, see
+    `ResizedConv2d`; an identity holds the place of each resizing, so that the numbers of the layers are the
+    published ones.
 
     Shapes:
         features of any layout -> [N, C, H, W] of the image, in [0, 1], at least float32.

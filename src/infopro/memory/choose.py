@@ -12,12 +12,13 @@ from torch import nn
 
 from infopro.errors import BadConfiguration, BadSplit, NotReplayable
 from infopro.memory.costs import Costs, measure_costs
+from infopro.memory.output_task import made_up_targets
 from infopro.memory.partition import best_partition
 from infopro.objectives import Objective
 from infopro.splitting.blocks import FEW, TIERS, Tier, blocks_in, blocks_of
 from infopro.splitting.depth import equal_depth, equal_depth_cuts
 from infopro.splitting.fake import FakeNetwork, RealNetwork, data_dependence
-from infopro.splitting.program import batch_size_of, resized
+from infopro.splitting.program import resized
 from infopro.splitting.survey import Survey, survey
 from infopro.tasks import Task
 
@@ -182,14 +183,13 @@ class CutChooser:
     def _costs_of(self, points: tuple[str, ...]) -> Costs:
         if points not in self._costs:
             network = self._network
+            inputs = network.inputs(self._inputs)
             with network.mode:
-                targets = torch.zeros(
-                    batch_size_of(self._inputs), dtype=torch.int64, device=self._inputs[0].device
-                )
+                targets = made_up_targets(self._task, inputs[0])
             with torch.autocast("cpu", torch.bfloat16, enabled=self._precision == torch.bfloat16):
                 self._costs[points] = measure_costs(
                     network,
-                    network.inputs(self._inputs),
+                    inputs,
                     targets,
                     names=points,
                     objective=self._objective,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from infopro.errors import BadInput
 from infopro.heads import at_least_float32
-from infopro.tasks import Classification, Task
+from infopro.tasks import Classification, Segmentation, Task
 
-__all__ = ["OutputTask", "task_for"]
+__all__ = ["OutputTask", "made_up_targets", "task_for"]
 
 
 class OutputTask(Task):
@@ -38,8 +39,13 @@ class OutputTask(Task):
     def logits(self, output: Any) -> Tensor:
         return _predictions(output)[0]
 
-    def errors(self, output: Any, targets: Tensor) -> Tensor:
-        return (self.logits(output).argmax(dim=1) != 0).sum()
+    num_counts = 1
+
+    def counts(self, output: Any, targets: Tensor) -> Tensor:
+        return (self.logits(output).argmax(dim=1) != 0).sum(dtype=torch.float64)[None]
+
+    def error(self, counts: Sequence[float]) -> float:
+        return float("nan")
 
     def check(self, images: Tensor, targets: Tensor) -> None:
         """Every batch will do: it is not trained on."""
@@ -48,12 +54,25 @@ class OutputTask(Task):
         _predictions(output)
 
 
-def task_for(output: Any) -> Task:
-    """The task whose training a network with this output is most likely meant for."""
-    first = _predictions(output)[0]
+def task_for(output: Any, images: Tensor) -> Task:
+    """The task whose training a network with this output is most likely meant for.
+
+    Logits per image are classified. Maps made of images are segmented: the first is the prediction, the
+    others add 0.4 of their loss, as auxiliary heads do.
+    """
+    predictions = _predictions(output)
+    first = predictions[0]
     if first.dim() == 2 and isinstance(output, Tensor):
         return Classification(num_classes=first.shape[1])
+    if images.dim() == 4 and all(map_.dim() == 4 for map_ in predictions):
+        return Segmentation(num_classes=first.shape[1], mean=(0.0,), std=(1.0,))
     return OutputTask(first.shape[2] if first.dim() == 3 else first.shape[1])
+
+
+def made_up_targets(task: Task, images: Tensor) -> Tensor:
+    """Targets of a task's shape for images [N, C, H, W]: class 0, per image [N] or per pixel [N, H, W]."""
+    shape = (images.shape[0], *images.shape[2:]) if task.dense else images.shape[:1]
+    return torch.zeros(shape, dtype=torch.int64, device=images.device)
 
 
 def _predictions(output: Any) -> list[Tensor]:

@@ -33,7 +33,10 @@ def predicted_stages(local: LocalModel, step: StepMemory, *, batch_size: int) ->
 def _rows(
     local: LocalModel, saved: Sequence[int], *, flops: Sequence[int] = (), head_flops: Sequence[int] = ()
 ) -> tuple[StageSummary, ...]:
-    shapes = [*local.split.boundary_shapes, (local.task.out_features,)]
+    outputs: tuple[int, ...] = (local.task.out_features,)
+    if local.task.dense:
+        outputs = (*outputs, *local.stages[0].context.image_shape[1:])
+    shapes = [*local.split.boundary_shapes, outputs]
     return tuple(
         StageSummary(
             index=index,

@@ -10,11 +10,12 @@ from torch import nn
 
 from infopro._plugins import public_modules
 from infopro.errors import BadConfiguration
-from infopro.models._registry import InputRequirement
+from infopro.models._registry import ImageSize, InputRequirement
 
-__all__ = ["PREFIX", "build", "has", "names", "requirement"]
+__all__ = ["EXTRA", "PREFIX", "build", "has", "names", "requirement"]
 
 PREFIX = ""
+EXTRA = ""
 
 
 @cache
@@ -38,7 +39,7 @@ def requirement(name: str) -> InputRequirement:
 
 
 def build(
-    name: str, *, num_classes: int, in_channels: int, image_size: int | None, pretrained: bool
+    name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool
 ) -> nn.Module:
     if pretrained:
         raise BadConfiguration(

@@ -1,4 +1,4 @@
-"""What the sources of networks (our own files, timm, torchvision) have in common."""
+"""What the sources of networks (our own files, timm, torchvision, smp) have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from torch import nn
 
 from infopro.errors import BadConfiguration, InfoProError, MissingPackage
 
-__all__ = ["InputRequirement", "Registry", "clear_build_errors", "clear_download_errors", "import_library"]
+__all__ = [
+    "ImageSize",
+    "InputRequirement",
+    "Registry",
+    "clear_build_errors",
+    "clear_download_errors",
+    "import_library",
+]
+
+ImageSize = tuple[int, int]  # rows, columns
+_EXTRA = {"segmentation_models_pytorch": "seg"}  # of the libraries that are not in "vision"
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,15 @@ class InputRequirement:
     image_size: int | None  # side in pixels that it was designed for; None: any
     smallest: int  # side in pixels
     fixed: bool  # whether it takes only the size that it was built for, by `image_size`
+    multiple_of: int = 1  # what both sides must be divisible by
+    dense: bool = False  # whether it predicts a class per pixel: masks instead of labels
 
 
 class Registry(Protocol):
     """A source of networks; a Python module with these functions is one."""
 
     PREFIX: str  # in front of every name of this source: "timm/"
+    EXTRA: str  # what to install for it: infopro[EXTRA]
 
     def names(self) -> list[str]:
         """Every network's name, without the prefix."""
@@ -42,25 +55,26 @@ class Registry(Protocol):
         """What images the network takes."""
 
     def build(
-        self, name: str, *, num_classes: int, in_channels: int, image_size: int | None, pretrained: bool
+        self, name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool
     ) -> nn.Module:
         """A new network."""
 
 
-def import_library(package: str) -> ModuleType:
-    """Import timm or torchvision, or say which command repairs it."""
-    purpose = f"networks by the name {package}/NAME"
+def import_library(package: str, *, names: str | None = None) -> ModuleType:
+    """Import a library of networks, whose names look like `names`, or say which command repairs it."""
+    purpose = f"networks by the name {names or package + '/NAME'}"
+    extra = _EXTRA.get(package, "vision")
     try:
         return importlib.import_module(package)
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == package
         reason = None if absent else _first_line(error)
-        raise MissingPackage(package, extra="vision", purpose=purpose, reason=reason) from error
+        raise MissingPackage(package, extra=extra, purpose=purpose, reason=reason) from error
     except Exception as error:
         # torchvision built for another torch raises RuntimeError here, and takes timm with it
         repair = f"reinstall torch {torch.__version__} and torchvision together, from one package index"
         reason = f"{_first_line(error)}: {repair}"
-        raise MissingPackage(package, extra="vision", purpose=purpose, reason=reason) from error
+        raise MissingPackage(package, extra=extra, purpose=purpose, reason=reason) from error
 
 
 @contextmanager

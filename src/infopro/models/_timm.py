@@ -7,15 +7,17 @@ from typing import Any
 from torch import nn
 
 from infopro.models._registry import (
+    ImageSize,
     InputRequirement,
     clear_build_errors,
     clear_download_errors,
     import_library,
 )
 
-__all__ = ["PREFIX", "build", "has", "names", "requirement"]
+__all__ = ["EXTRA", "PREFIX", "build", "has", "names", "requirement"]
 
 PREFIX = "timm/"
+EXTRA = "vision"
 
 
 def names() -> list[str]:
@@ -41,7 +43,7 @@ def requirement(name: str) -> InputRequirement:
 
 
 def build(
-    name: str, *, num_classes: int, in_channels: int, image_size: int | None, pretrained: bool
+    name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool
 ) -> nn.Module:
     timm = import_library("timm")
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels, "pretrained": pretrained}

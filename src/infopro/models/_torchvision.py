@@ -6,28 +6,31 @@ from typing import Any
 
 from torch import nn
 
+from infopro.errors import BadConfiguration
 from infopro.models._registry import (
+    ImageSize,
     InputRequirement,
     clear_build_errors,
     clear_download_errors,
     import_library,
 )
 
-__all__ = ["PREFIX", "build", "has", "names", "requirement"]
+__all__ = ["EXTRA", "PREFIX", "build", "has", "names", "requirement"]
 
 PREFIX = "torchvision/"
+EXTRA = "vision"
 
 # builders that fix the image size take it as a keyword, by the name's first word
 _SIZE_KEYWORD = {"vit": "image_size", "maxvit": "input_size"}
 # auxiliary classifiers off: a local module has its own; init_weights only silences a warning
-_EXTRA: dict[str, dict[str, Any]] = {
+_OPTIONS: dict[str, dict[str, Any]] = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
 
 
 def names() -> list[str]:
     models = import_library("torchvision").models
-    return list(models.list_models(module=models))  # this module alone: no detection, segmentation, video
+    return list(models.list_models(module=models))  # this module alone: no detection, video
 
 
 def has(name: str) -> bool:
@@ -44,10 +47,10 @@ def requirement(name: str) -> InputRequirement:
 
 
 def build(
-    name: str, *, num_classes: int, in_channels: int, image_size: int | None, pretrained: bool
+    name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool
 ) -> nn.Module:
     models = import_library("torchvision").models
-    options = {"num_classes": num_classes, **_EXTRA.get(name, {}), **_size_option(name, image_size)}
+    options = {"num_classes": num_classes, **_OPTIONS.get(name, {}), **_size_option(name, image_size)}
     with clear_build_errors(PREFIX + name):
         model: nn.Module = models.get_model(name, weights=None, **options)
     if pretrained:
@@ -56,11 +59,17 @@ def build(
     return model
 
 
-def _size_option(name: str, image_size: int | None) -> dict[str, Any]:
+def _size_option(name: str, image_size: ImageSize | None) -> dict[str, Any]:
     keyword = _SIZE_KEYWORD.get(_family(name))
     if keyword is None or image_size is None:
         return {}
-    return {keyword: image_size if keyword == "image_size" else (image_size, image_size)}
+    if image_size[0] != image_size[1]:
+        raise BadConfiguration(
+            f"{PREFIX}{name} takes square images",
+            got=f"{image_size[0]}x{image_size[1]}",
+            remedy="change image_size, or take a timm/ network",
+        )
+    return {keyword: image_size[0] if keyword == "image_size" else image_size}
 
 
 def _load_pretrained(model: nn.Module, weights: Any) -> None:

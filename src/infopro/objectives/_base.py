@@ -21,7 +21,7 @@ class StageObjective(nn.Module, ABC):
 
     heads: nn.ModuleDict
     # set by an engine whose ranks hold parts of a batch: (rows, targets) of this part to those of the whole
-    # batch, gradients included; for losses that compare the images of a batch
+    # batch, gradients included; for losses that compare the images of a batch, or places in them
     gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __init__(self, *, task: Task, heads: dict[str, nn.Module]):
@@ -117,6 +117,7 @@ class HeadObjective(Objective):
             feature_shape=context.feature_shape,
             image_shape=context.image_shape,
             out_features=task.out_features,
+            dense=task.dense,
         )
         return HeadStage(task=task, head=head)
 

@@ -57,7 +57,9 @@ def reconstruction_loss_of_logits(logits: Tensor, images: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, images.detach().to(logits.dtype))
 
 
-def supervised_contrastive(features: Tensor, targets: Tensor, *, temperature: float = 0.07) -> Tensor:
+def supervised_contrastive(
+    features: Tensor, targets: Tensor, *, temperature: float = 0.07, counted: Tensor | None = None
+) -> Tensor:
     """Supervised contrastive loss of a batch with one view per image (Khosla et al., NeurIPS 2020, eq. 2).
 
     Positives are the other images of the class in the batch. An image without any contributes 0 to the mean
@@ -70,9 +72,11 @@ def supervised_contrastive(features: Tensor, targets: Tensor, *, temperature: fl
         features: any scale; rows are L2-normalised here.
         targets: class labels.
         temperature: that the cosine similarities are divided by.
+        counted: which rows there are; the others are no anchors, no positives and no negatives, and the mean
+            is over those that are counted. None: all.
 
     Shapes:
-        features [N, D], targets [N] -> scalar, nats.
+        features [N, D], targets [N], counted [N] bool -> scalar, nats.
 
     Example:
         >>> import torch
@@ -83,7 +87,7 @@ def supervised_contrastive(features: Tensor, targets: Tensor, *, temperature: fl
     """
     with torch.autocast(features.device.type, enabled=False):
         unit_ND = F.normalize(at_least_float32(features), dim=1)
-        loss: Tensor = _Contrast.apply(unit_ND, targets, temperature)
+        loss: Tensor = _Contrast.apply(unit_ND, targets, temperature, counted)
         return loss
 
 
@@ -91,36 +95,44 @@ class _Contrast(torch.autograd.Function):
     """The loss of unit vectors; keeps those for the backward pass, and nothing of size N x N."""
 
     @staticmethod
-    def forward(ctx: Any, unit_ND: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        similarity_NN = _similarities(unit_ND, temperature)
-        positive_NN, num_positives_N = _positives(targets)
+    def forward(
+        ctx: Any, unit_ND: Tensor, targets: Tensor, temperature: float, counted_N: Tensor | None
+    ) -> Tensor:
+        similarity_NN = _similarities(unit_ND, temperature, counted_N)
+        positive_NN, num_positives_N = _positives(targets, counted_N)
         log_sum_N = similarity_NN.logsumexp(dim=1)
         positive_sum_N = similarity_NN.masked_fill_(~positive_NN, 0.0).sum(dim=1)
-        ctx.save_for_backward(unit_ND, targets, log_sum_N)
+        ctx.save_for_backward(unit_ND, targets, log_sum_N, counted_N)
         ctx.temperature = temperature
         loss_N = log_sum_N - positive_sum_N / num_positives_N.clamp(min=1)
-        return loss_N.masked_fill(num_positives_N == 0, 0.0).mean()
+        loss_N = loss_N.masked_fill(num_positives_N == 0, 0.0)
+        return loss_N.mean() if counted_N is None else loss_N.sum() / counted_N.sum().clamp(min=1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        unit_ND, targets, log_sum_N = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        unit_ND, targets, log_sum_N, counted_N = ctx.saved_tensors
         with torch.autocast(unit_ND.device.type, enabled=False):
-            positive_NN, num_positives_N = _positives(targets)
+            positive_NN, num_positives_N = _positives(targets, counted_N)
             # of the similarities: softmax minus the positives' even share, for images that have a positive
-            slope_NN = _similarities(unit_ND, ctx.temperature).sub_(log_sum_N[:, None]).exp_()
+            slope_NN = _similarities(unit_ND, ctx.temperature, counted_N).sub_(log_sum_N[:, None]).exp_()
             slope_NN.sub_(positive_NN / num_positives_N.clamp(min=1)[:, None])
             slope_NN.mul_((num_positives_N > 0)[:, None])
-            scale = gradient / (len(unit_ND) * ctx.temperature)
-            return (slope_NN @ unit_ND + slope_NN.T @ unit_ND) * scale, None, None
+            rows = len(unit_ND) if counted_N is None else counted_N.sum().clamp(min=1)
+            scale = gradient / (rows * ctx.temperature)
+            return (slope_NN @ unit_ND + slope_NN.T @ unit_ND) * scale, None, None, None
 
 
-def _similarities(unit_ND: Tensor, temperature: float) -> Tensor:
+def _similarities(unit_ND: Tensor, temperature: float, counted_N: Tensor | None) -> Tensor:
     similarity_NN = (unit_ND / temperature) @ unit_ND.T
     # an image is no partner of its own; finite, so that a batch of one has a gradient of 0
-    return similarity_NN.fill_diagonal_(torch.finfo(similarity_NN.dtype).min)
+    least = torch.finfo(similarity_NN.dtype).min
+    similarity_NN.fill_diagonal_(least)
+    return similarity_NN if counted_N is None else similarity_NN.masked_fill_(~counted_N, least)
 
 
-def _positives(targets: Tensor) -> tuple[Tensor, Tensor]:
+def _positives(targets: Tensor, counted_N: Tensor | None) -> tuple[Tensor, Tensor]:
     """Which pairs are of one class, and how many such partners every image has."""
     positive_NN = (targets[:, None] == targets[None, :]).fill_diagonal_(False)
+    if counted_N is not None:
+        positive_NN &= counted_N & counted_N[:, None]
     return positive_NN, positive_NN.sum(dim=1)

@@ -14,13 +14,15 @@ __all__ = ["VARIANTS", "Greedy"]
 class Greedy(HeadObjective):
     """Each local module minimises the task's loss of a small head: global average pool and one linear layer.
 
-    "Greedy SL" of Wang et al., ICLR 2021, table 1: what local learning loses without information propagation.
+    For a dense task that is one 1x1 convolution. "Greedy SL" of Wang et al., ICLR 2021, table 1: what local
+    learning loses without information propagation.
 
     Args:
         task_head: a name of `infopro.heads.list_task_heads()`, or "auto".
 
     Raises:
         UnknownName: no such head.
+        BadConfiguration: when built, a head for pixels where the task is not dense.
 
     Example:
         >>> Greedy().describe()

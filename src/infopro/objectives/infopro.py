@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from infopro.errors import BadConfiguration
 from infopro.heads import Decoder, check_decoder_name, check_task_head_name, decoder, task_head
+from infopro.objectives._anchors import draw_anchors
 from infopro.objectives._base import Objective, StageObjective
 from infopro.objectives._losses import reconstruction_loss_of_logits, supervised_contrastive
 from infopro.objectives._weights import Weight, module_weight, plain_weight
-from infopro.tasks import Task
+from infopro.tasks import VOID, Task
 from infopro.types import Batch, StageContext
 
 __all__ = ["VARIANTS", "InfoPro", "InfoProStage"]
@@ -33,16 +34,22 @@ class InfoPro(Objective):
             over the K - 1 local modules, or K - 1 numbers. A weight of 0 builds and records the decoder but
             trains with a gradient of 0; None builds no decoder.
         task_weight: λ2, written in the same ways.
-        task_head: a name of `infopro.heads.list_task_heads()`, or "auto" ("1c2f" for small images).
+        task_head: a name of `infopro.heads.list_task_heads()`, or "auto" ("1c2f" for small images, "fcn" for
+            a dense task).
         decoder: a name of `infopro.heads.list_decoders()`, or "auto".
         temperature: of the contrastive loss.
-        projection_size: numbers per image that the contrastive loss compares.
+        projection_size: numbers per image, or per position of a dense task, that the contrastive loss
+            compares.
+        anchors: of a dense task with the contrastive loss, which compares at most so many positions of a
+            batch: drawn anew for every batch, each class as likely as any other, never void. The paper has
+            no such form.
 
     The default weights are those of the published CIFAR-10 cell for ResNet-32 at K = 2 (5 and 1), with λ1
     falling to 0.5 at the last local module as for ResNet-110 at K = 16; the paper tunes both per cell.
 
     Raises:
-        BadConfiguration: a value out of range; when built, weights whose number does not fit K.
+        BadConfiguration: a value out of range; when built, weights whose number does not fit K, or a head for
+            pixels where the task is not dense.
         UnknownName: no such head or decoder.
 
     Example:
@@ -63,6 +70,7 @@ class InfoPro(Objective):
     decoder: str = "auto"
     temperature: float = 0.07
     projection_size: int = 128
+    anchors: int = 1024
 
     def __post_init__(self) -> None:
         for name in ("reconstruction_weight", "task_weight"):
@@ -88,13 +96,14 @@ class InfoPro(Objective):
             reconstruction_weight=weight,
             task_weight=module_weight("task_weight", self.task_weight, **place),
             temperature=self.temperature if self.task_loss == "contrast" else None,
+            anchors=self.anchors,
         )
 
     def _heads(self, context: StageContext, task: Task) -> dict[str, nn.Module]:
         shapes = {"feature_shape": context.feature_shape, "image_shape": context.image_shape}
         outputs = self.projection_size if self.task_loss == "contrast" else task.out_features
         # drawn first: the same seed then gives the same task head with and without a decoder
-        head = task_head(self.task_head, out_features=outputs, **shapes)
+        head = task_head(self.task_head, out_features=outputs, dense=task.dense, **shapes)
         if self.reconstruction_weight is None:
             return {"task": head}
         return {"reconstruction": decoder(self.decoder, **shapes), "task": head}
@@ -104,10 +113,11 @@ class InfoPro(Objective):
             raise BadConfiguration("unknown task_loss", got=repr(self.task_loss), allowed="softmax, contrast")
         if not self.temperature > 0:
             raise BadConfiguration("temperature is not positive", got=self.temperature, allowed="above 0")
-        if self.projection_size < 1:
-            raise BadConfiguration(
-                "projection_size is not positive", got=self.projection_size, allowed="1 or more"
-            )
+        for name in ("projection_size", "anchors"):
+            if getattr(self, name) < 1:
+                raise BadConfiguration(
+                    f"{name} is not positive", got=getattr(self, name), allowed="1 or more"
+                )
 
 
 class InfoProStage(StageObjective):
@@ -121,11 +131,13 @@ class InfoProStage(StageObjective):
         reconstruction_weight: float | None,
         task_weight: float,
         temperature: float | None,
+        anchors: int,
     ):
         super().__init__(task=task, heads=heads)
         self.reconstruction_weight = reconstruction_weight
         self.task_weight = task_weight
         self.temperature = temperature  # None: the task's own loss instead of the contrastive one
+        self.anchors = anchors
 
     @property
     def reads_images(self) -> bool:
@@ -157,15 +169,18 @@ class InfoProStage(StageObjective):
         output = self.heads["task"](features)
         if self.temperature is None:
             return self.task.loss(output, batch.targets)
-        targets = batch.targets
+        rows, targets = output, batch.targets
+        if self.task.dense:
+            rows, targets = draw_anchors(output, targets, most=self.anchors)
         if self.gather is not None:
-            output, targets = self.gather(output, targets)
-        return supervised_contrastive(output, targets, temperature=self.temperature)
+            rows, targets = self.gather(rows, targets)
+        counted = targets != VOID if self.task.dense else None
+        return supervised_contrastive(rows, targets, temperature=self.temperature, counted=counted)
 
     def extra_repr(self) -> str:
         return (
             f"reconstruction_weight={self.reconstruction_weight}, task_weight={self.task_weight}, "
-            f"temperature={self.temperature}"
+            f"temperature={self.temperature}, anchors={self.anchors}"
         )
 
 

@@ -14,14 +14,17 @@ from infopro.recipes._asynchronous import Stopped, train_cached_run, train_decou
 from infopro.recipes._config import RunConfig, build_objective, check, problems
 from infopro.recipes._describe import describe, field_help, published_text
 from infopro.recipes._loading import LoadedRun, load_run
+from infopro.recipes._mask_examples import MaskExamples, read_mask_examples
 from infopro.recipes._recipe import Published, Recipe
 from infopro.recipes._running import fit, open_run, refuse_existing, restore, train_run, write_timeline
 from infopro.recipes._session import Session, choose_device, evaluate_run, prepare, prepare_data
 from infopro.recipes._stored import from_plain
+from infopro.recipes._task import make_task
 from infopro.recipes._together import meet, require_alike
 
 __all__ = [
     "LoadedRun",
+    "MaskExamples",
     "Published",
     "Recipe",
     "RunConfig",
@@ -38,12 +41,14 @@ __all__ = [
     "list_recipes",
     "load",
     "load_run",
+    "make_task",
     "meet",
     "open_run",
     "prepare",
     "prepare_data",
     "problems",
     "published_beside",
+    "read_mask_examples",
     "refuse_existing",
     "require_alike",
     "restore",

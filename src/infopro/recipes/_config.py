@@ -35,6 +35,10 @@ class RunConfig:
     task_head: str = "auto"  # a name of `infopro list heads`; auto: the objective's own
     decoder: str = "auto"  # a name of `infopro list decoders`; auto: the objective's own
     temperature: float = 0.07  # of the contrastive loss
+    anchors: int = 1024  # pixels of a batch that the contrastive loss compares, where masks are learnt
+    auxiliary_weight: float | None = None  # of a network's further outputs in its loss; null: the task's own
+    class_weights: tuple[float, ...] | None = None  # of each class in the loss of masks
+    hard_pixels: float | None = None  # masks: train on pixels below this probability only; null: on all
     epochs: int = 160  # passes over the training set
     batch_size: int = 1024  # images per step
     optimizer: Literal["sgd", "adamw"] = "sgd"  # one for the network and the heads
@@ -42,12 +46,15 @@ class RunConfig:
     momentum: float = 0.9  # SGD's
     nesterov: bool = True  # SGD's
     weight_decay: float = 1e-4  # on every parameter, BatchNorm's included
-    schedule: Literal["paper", "cosine", "constant"] = "paper"  # paper: InfoPro's, one rate per epoch
+    schedule: Literal["paper", "cosine", "poly", "constant"] = "paper"  # paper: InfoPro's, by epochs
     warmup_epochs: float = 10.0  # in which the learning rate rises
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; parameters stay float32
     checkpoint: Literal["none", "blocks", "everything"] = "none"  # what runs twice, and is not kept meanwhile
     compile: bool = False  # every module with its heads and loss by torch.compile
-    image_size: int | None = None  # side in pixels to which images are brought; null: the data set's own
+    pretrained: bool = False  # the network, or its backbone, begins with weights of its library
+    image_size: tuple[int, int] | int | None = None  # side, or rows and columns; null: the data set's own
+    crop: tuple[int, int] | None = None  # rows and columns of training crops with masks; null: whole images
+    scale: tuple[float, float] | None = None  # least, most resizing before a crop; null: the data set's own
     hold_out: float | None = None  # share of the training images that stands in for the test images
     limit_train: int | None = None  # images of a class-balanced part of the training set; null: all
     limit_test: int | None = None  # likewise for the test set: such an error compares with no published one
@@ -127,16 +134,29 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "learning_rate": _POSITIVE,
     "momentum": ("0 or more and less than 1", lambda value: 0 <= value < 1),
     "weight_decay": _at_least(0),
-    "schedule": _one_of("paper", "cosine", "constant"),
+    "schedule": _one_of("paper", "cosine", "poly", "constant"),
     "warmup_epochs": _at_least(0),
     "precision": _one_of("float32", "bfloat16"),
     "checkpoint": _one_of("none", "blocks", "everything"),
-    "image_size": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "anchors": _at_least(2),
+    "auxiliary_weight": ("0 or more, or null", lambda value: value is None or value >= 0),
+    "class_weights": ("each 0 or more, one above, or null", lambda v: v is None or min(v) >= 0 < max(v)),
+    "hard_pixels": ("between 0 and 1, or null", lambda value: value is None or 0 < value < 1),
+    "image_size": (
+        "1 or more, or rows and columns, or null",
+        lambda value: value is None or _are_sizes(value),
+    ),
+    "crop": ("rows and columns, 1 or more, or null", lambda value: value is None or _are_sizes(value)),
+    "scale": ("0 < least <= most, or null", lambda value: value is None or 0 < value[0] <= value[1]),
     "hold_out": ("between 0 and 1, or null", lambda value: value is None or 0 < value < 1),
     "limit_train": ("1 or more, or null", lambda value: value is None or value >= 1),
     "limit_test": ("1 or more, or null", lambda value: value is None or value >= 1),
     "seed": ("0 to 2**63 - 1", lambda value: 0 <= value < 2**63),
 }
+
+
+def _are_sizes(value: Any) -> bool:
+    return all(side >= 1 for side in (value if isinstance(value, tuple) else (value,)))
 
 
 def _range_problems(config: RunConfig) -> Iterator[str]:

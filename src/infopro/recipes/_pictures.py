@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from infopro.analysis import own_reconstructions
+from infopro.recipes._mask_examples import middle_images
 from infopro.recipes._session import Session
 from infopro.training import TensorBoardLog
 from infopro.training.reading import plain_batches
@@ -43,6 +44,9 @@ class Pictures:
     def _test_images(self) -> Tensor:
         if self._images is None:
             data = self._session.data
+            if data.has_masks:
+                self._images, _ = middle_images(self._session)  # decoders draw one size
+                return self._images
             shown = data.test.take(torch.arange(min(_SHOWN, len(data.test))))
             found = plain_batches(shown, data, batch_size=_SHOWN, device=self._session.device)
             self._images, _ = next(found)

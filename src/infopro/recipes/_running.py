@@ -15,6 +15,7 @@ from infopro.engines.timeline import COMPUTE, idle_shares, read_timelines
 from infopro.errors import BadRun, MissingPackage
 from infopro.memory import PRECISIONS
 from infopro.recipes._config import RunConfig
+from infopro.recipes._mask_examples import write_mask_examples
 from infopro.recipes._pictures import Pictures
 from infopro.recipes._session import Session
 from infopro.recipes._stored import plain, unlike_defaults
@@ -163,6 +164,8 @@ def train_run(
             board.close()
     if isinstance(engine, Pipeline):
         engine.finish()
+    if not engine.stopped:
+        write_mask_examples(session, folder.path)
     return [*done, *new]
 
 
@@ -262,6 +265,12 @@ def _run_record(session: Session, name: str, data_dir: Path | None) -> dict[str,
         # what a report needs to predict memory and operations without the data
         "image_shape": list(session.data.image_shape),
         "num_classes": session.data.num_classes,
+        "has_masks": session.data.has_masks,
+        # what a prediction needs without the data
+        "class_names": list(session.data.class_names),
+        "colours": [list(colour) for colour in session.data.colours],
+        "mean": list(session.data.mean),
+        "std": list(session.data.std),
         "train_images": len(session.data.train),
         "test_images": len(session.data.test),
         "environment": describe_environment(session.device),

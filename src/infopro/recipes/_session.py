@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,12 @@ from infopro.errors import BadConfiguration
 from infopro.local import LocalModel
 from infopro.localization import localize
 from infopro.memory import PRECISIONS
+from infopro.prediction import Inference, evaluate_dense
 from infopro.recipes._config import RunConfig, build_objective, check
 from infopro.recipes._stored import from_plain
+from infopro.recipes._task import make_task, require_read
 from infopro.recipes._together import make_engine
-from infopro.tasks import Classification
+from infopro.tasks import Task
 from infopro.training import (
     Checkpoint,
     Evaluation,
@@ -31,6 +34,8 @@ from infopro.training import (
     load_model,
     make_optimizer,
 )
+from infopro.training.evaluation import autocast
+from infopro.training.reading import plain_batches
 
 __all__ = [
     "Session",
@@ -42,6 +47,7 @@ __all__ = [
     "open_with_data",
     "prepare",
     "prepare_data",
+    "task_of",
 ]
 
 
@@ -93,6 +99,10 @@ def prepare_data(
     if config.hold_out is not None:
         loaded = data_sets.hold_out(loaded, fraction=config.hold_out)
     limited = data_sets.limit(loaded, train=config.limit_train, test=config.limit_test)
+    require_read(config, limited)
+    models.check_targets(config.model, dense=limited.has_masks, data=limited.name)
+    if config.crop is not None or config.scale is not None:
+        limited = data_sets.crop(limited, size=config.crop, scale=config.scale)
     return replace(limited, train=limited.train.to(device), test=limited.test.to(device))
 
 
@@ -119,7 +129,8 @@ def prepare(
     """
     check(config)
     torch.manual_seed(config.seed)
-    model, example = make_network(config, data, device), example_images(data, device)
+    model = make_network(config, data, device, pretrained=config.pretrained)
+    example = example_images(data, device)
     local = make_local(config, model, data, example, cuts=config.cuts)
     if config.compile:
         _require_compiler(device)
@@ -136,10 +147,18 @@ def prepare(
     return Session(config, local, data, optimizer, device, engine, processes)
 
 
-def make_network(config: RunConfig, data: ImageData, device: torch.device) -> nn.Module:
-    """The configuration's network, its weights drawn from torch's random stream."""
-    channels, height, _ = data.image_shape
-    model = models.create(config.model, num_classes=data.num_classes, in_channels=channels, image_size=height)
+def make_network(
+    config: RunConfig, data: ImageData, device: torch.device, *, pretrained: bool = False
+) -> nn.Module:
+    """The configuration's network, its weights drawn from torch's random stream, or of its library."""
+    channels, *size = data.image_shape
+    model = models.create(
+        config.model,
+        num_classes=data.num_classes,
+        in_channels=channels,
+        image_size=(size[0], size[1]),
+        pretrained=pretrained,
+    )
     return model.to(device).to(memory_format=torch.channels_last)
 
 
@@ -154,13 +173,21 @@ def make_local(
         cuts=cuts,
         balance=config.balance if cuts is None else "depth",
         objective=build_objective(config),
-        task=_task(data),
+        task=task_of(config, data),
         checkpoint=config.checkpoint,
     )
 
 
-def _task(data: ImageData) -> Classification:
-    return Classification(num_classes=data.num_classes, mean=data.mean, std=data.std)
+def task_of(config: RunConfig, data: ImageData) -> Task:
+    """The configuration's task on these data."""
+    return make_task(
+        config,
+        num_classes=data.num_classes,
+        has_masks=data.has_masks,
+        image_shape=data.image_shape,
+        mean=data.mean,
+        std=data.std,
+    )
 
 
 def example_images(data: ImageData, device: torch.device) -> Tensor:
@@ -194,13 +221,27 @@ def open_with_data(
 
 
 def evaluate_run(
-    path: Path, *, data_dir: Path | None, download: bool, device: torch.device, num_workers: int = 0
+    path: Path,
+    *,
+    data_dir: Path | None,
+    download: bool,
+    device: torch.device,
+    num_workers: int = 0,
+    inference: Inference | None = None,
 ) -> tuple[Checkpoint, Evaluation]:
-    """Rebuild a run's network from its configuration and test its last checkpoint; no heads, no split."""
+    """Rebuild a run's network from its configuration and test its last checkpoint; no heads, no split.
+
+    Args:
+        inference: of masks, how each image is looked at; None: whole, as training tests.
+    """
     folder, config, data = open_with_data(path, data_dir=data_dir, download=download, device=device)
     model = make_network(config, data, device)
     state = load_model(folder.last_checkpoint(), model)
-    precision = PRECISIONS[config.precision]
-    return state, evaluate_data(
-        model, _task(data).to(device), data, device=device, precision=precision, num_workers=num_workers
-    )
+    task, precision = task_of(config, data).to(device), PRECISIONS[config.precision]
+    if inference is None:
+        how: dict[str, Any] = {"device": device, "precision": precision, "num_workers": num_workers}
+        return state, evaluate_data(model, task, data, **how)
+    size = inference.batch_size
+    found = plain_batches(data.test, data, batch_size=size, device=device, num_workers=num_workers)
+    with autocast(device, precision):
+        return state, evaluate_dense(model, task, found, inference=inference)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infopro.data import ImageData, Images, ImageTensors, batch_sizes
+from infopro.data import ImageData, Images, ImageTensors, MaskFiles, MaskTensors, batch_sizes
 from infopro.engines import Decoupled, Engine, OneProcess, Pipeline, Processes, joined
 from infopro.errors import BadConfiguration, as_told_once
 from infopro.local import LocalModel
@@ -67,7 +67,8 @@ def require_alike(processes: Processes, config: RunConfig, data: ImageData) -> N
             "data": _short_hash(_content(data.train), _content(data.test)),
         }
     )
-    least = min(batch_sizes(data.train, batch_size=config.batch_size)) // processes.replicas
+    sizes = batch_sizes(data.train, batch_size=config.batch_size, augmentation=data.augmentation)
+    least = min(sizes) // processes.replicas
     if least < 2:
         raise BadConfiguration(
             "the smallest batch of an epoch leaves a process fewer than 2 images",
@@ -116,6 +117,10 @@ def _content(images: Images) -> bytes:
     if isinstance(images, ImageTensors):
         pixels = images.images.cpu().contiguous()
         return images.labels.cpu().numpy().tobytes() + pixels.numpy().tobytes()
+    if isinstance(images, MaskTensors):
+        return images.masks.cpu().numpy().tobytes() + images.images.cpu().contiguous().numpy().tobytes()
+    if isinstance(images, MaskFiles):
+        return "\n".join([*images.image_files, *images.mask_files]).encode()
     names = "\n".join(path.name for path in images.paths)
     return images.labels.numpy().tobytes() + names.encode()
 

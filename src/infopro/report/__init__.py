@@ -3,6 +3,8 @@
 from infopro.report._html import MARKER
 from infopro.report._types import (
     DrawnSplit,
+    MaskPictures,
+    MaskRow,
     MethodResult,
     Reconstruction,
     ReportData,
@@ -15,6 +17,8 @@ from infopro.report.tables import result_table
 __all__ = [
     "MARKER",
     "DrawnSplit",
+    "MaskPictures",
+    "MaskRow",
     "MethodResult",
     "Reconstruction",
     "ReportData",

@@ -42,8 +42,12 @@ class ImageGrid:
     constant: float  # nats per pixel: what one grey level for every pixel would score
 
 
-def image_uri(pixels: NDArray[np.uint8]) -> str:
-    """One image [H, W, C] of 1 or 3 channels as a data URI: PNG, or JPEG where it exceeds 64 pixels."""
+def image_uri(pixels: NDArray[np.uint8], *, largest: int = LARGE_SIDE) -> str:
+    """One image [H, W, C] of 1 or 3 channels as a data URI: PNG, or JPEG where it exceeds 64 pixels.
+
+    Args:
+        largest: side in pixels to which larger images are shrunk.
+    """
     pillow = report_package("PIL.Image", distribution="pillow")
     image = pillow.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     buffer = io.BytesIO()
@@ -51,7 +55,7 @@ def image_uri(pixels: NDArray[np.uint8]) -> str:
         image.save(buffer, format="PNG", optimize=True)
         kind = "png"
     else:
-        image.thumbnail((LARGE_SIDE, LARGE_SIDE))
+        image.thumbnail((largest, largest))
         image.save(buffer, format="JPEG", quality=85)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -12,7 +12,16 @@ from infopro.analysis import Analysis
 from infopro.engines.timeline import StageTimeline
 from infopro.types import EpochRecord, StageSummary
 
-__all__ = ["DrawnSplit", "MethodResult", "Reconstruction", "ReportData", "RunResult", "StepBytes"]
+__all__ = [
+    "DrawnSplit",
+    "MaskPictures",
+    "MaskRow",
+    "MethodResult",
+    "Reconstruction",
+    "ReportData",
+    "RunResult",
+    "StepBytes",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +31,25 @@ class Reconstruction:
     module: str  # "module 1"; the same label means the same place in the network for every method
     images: NDArray[np.uint8]  # [n, H, W, C], in the order of `ReportData.originals`
     error: float  # mean binary cross-entropy per pixel and channel, in nats, over the whole test set
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskRow:
+    """What one net of one method makes of the test images, in colours or as a drawing."""
+
+    method: str
+    source: str  # "prediction", "module 1's own prediction", "drawn from module 1"
+    images: NDArray[np.uint8]  # [n, H, W, 3]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskPictures:
+    """The rows of one page; all have the same test images."""
+
+    images: NDArray[np.uint8]  # [n, H, W, 3]
+    truth: NDArray[np.uint8]  # [n, H, W, 3], in the classes' colours
+    rows: tuple[MaskRow, ...]  # method by method
+    legend: tuple[tuple[str, tuple[int, int, int]], ...]  # class name and its colour
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,6 +134,7 @@ class ReportData:
         default_factory=lambda: np.zeros((0, 1, 1, 3), np.uint8)
     )  # [n, H, W, C]
     captions: tuple[str, ...] = ()  # the class name of each original
+    masks: MaskPictures | None = None  # where every pixel has a class
     timelines: tuple[StageTimeline, ...] = ()  # of one run by several processes
     timelines_of: str = ""
     probes: Mapping[str, str] = field(default_factory=dict)  # how the analysis was made

@@ -12,6 +12,7 @@ from infopro.report._drawing import DASHES, EVERY_K, SHOWN_K, Figure
 from infopro.report._html import chart_library, embedded, packed, rendered, write_whole
 from infopro.report._images import BUDGET, image_grid
 from infopro.report._information_charts import information_figures
+from infopro.report._mask_pictures import mask_grid
 from infopro.report._memory_charts import step_bytes
 from infopro.report._network_charts import gradient_figures, similarity_figures
 from infopro.report._types import ReportData
@@ -96,6 +97,7 @@ def _context(data: ReportData, drawn: Sequence[Figure]) -> dict[str, Any]:
         "rows": [(method, result_cells(method, data.methods)) for method in data.methods],
         "runs": run_rows(data.methods) if any(len(method.runs) > 1 for method in data.methods) else [],
         "grid": image_grid(data, budget=_room(drawn)) if decoded else None,
+        "masks": mask_grid(data.masks, budget=_room(drawn)) if data.masks is not None else None,
         "image_shape": [data.originals.shape[axis] for axis in (3, 1, 2)] if len(data.originals) else None,
         "largest": {s.of: max(stage.saved_bytes for stage in s.stages) for s in data.splits},
         "epoch_stride": epoch_stride(data.methods),

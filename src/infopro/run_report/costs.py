@@ -8,13 +8,21 @@ from typing import Any
 
 from infopro.errors import InfoProError
 from infopro.memory import StepMemory
+from infopro.recipes import make_task
 from infopro.report import DrawnSplit, StepBytes
 from infopro.run_report.grouping import Method
 from infopro.run_report.prediction import Prediction, predict, predict_checkpointed, predict_whole
 
 __all__ = ["Costs", "costs_of"]
 
-_COMPARED = ("model", "batch_size", "precision", "optimizer", "image_size")  # else bars do not compare
+_COMPARED = (
+    "model",
+    "batch_size",
+    "precision",
+    "optimizer",
+    "image_size",
+    "crop",
+)  # else bars do not compare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +59,11 @@ def _shapes(method: Method) -> dict[str, Any]:
     record = method.runs[0].record
     if "image_shape" not in record:
         raise InfoProError("run.json does not say the images' shape (an earlier version wrote it)")
-    return {"image_shape": tuple(record["image_shape"]), "num_classes": int(record["num_classes"])}
+    shape, masks = tuple(record["image_shape"]), bool(record.get("has_masks"))
+    task = make_task(
+        method.config, num_classes=int(record["num_classes"]), has_masks=masks, image_shape=shape
+    )
+    return {"image_shape": shape, "task": task}
 
 
 def _splits(methods: Sequence[Method], found: Mapping[str, Prediction]) -> tuple[DrawnSplit, ...]:

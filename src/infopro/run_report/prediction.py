@@ -11,7 +11,7 @@ from infopro import models
 from infopro.errors import InfoProError
 from infopro.memory import PRECISIONS, Planner, StepMemory, predicted_stages
 from infopro.recipes import RunConfig, build_objective
-from infopro.tasks import Classification
+from infopro.tasks import Task
 from infopro.types import StageSummary
 
 __all__ = ["Prediction", "predict", "predict_checkpointed", "predict_whole"]
@@ -26,44 +26,47 @@ class Prediction:
 
 
 def predict(
-    config: RunConfig, cuts: Sequence[str], *, image_shape: tuple[int, ...], num_classes: int
+    config: RunConfig, cuts: Sequence[str], *, image_shape: tuple[int, ...], task: Task
 ) -> Prediction:
     """The step that a run does, with its cuts; exact bytes, as on a CPU.
 
     Raises:
         InfoProError: a network that this version cannot make or record.
     """
-    planner = _planner(config, image_shape, num_classes)
+    planner = _planner(config, image_shape, task)
     local = planner.build(cuts, config.checkpoint)
     step = planner.track(local, config.batch_size)
     return Prediction(step=step, stages=predicted_stages(local, step, batch_size=config.batch_size))
 
 
-def predict_whole(config: RunConfig, *, image_shape: tuple[int, ...], num_classes: int) -> StepMemory:
+def predict_whole(config: RunConfig, *, image_shape: tuple[int, ...], task: Task) -> StepMemory:
     """The same network and batch end to end."""
-    planner = _planner(config, image_shape, num_classes)
+    planner = _planner(config, image_shape, task)
     return planner.local(1, config.batch_size)[1]
 
 
-def predict_checkpointed(
-    config: RunConfig, *, image_shape: tuple[int, ...], num_classes: int
-) -> StepMemory | None:
+def predict_checkpointed(config: RunConfig, *, image_shape: tuple[int, ...], task: Task) -> StepMemory | None:
     """End to end with every block checkpointed; None for a network that cannot be."""
     try:
-        return _planner(config, image_shape, num_classes).checkpointed(config.batch_size)
+        return _planner(config, image_shape, task).checkpointed(config.batch_size)
     except InfoProError:
         return None
 
 
-def _planner(config: RunConfig, image_shape: tuple[int, ...], num_classes: int) -> Planner:
-    channels, height, _ = image_shape
+def _planner(config: RunConfig, image_shape: tuple[int, ...], task: Task) -> Planner:
+    channels, *size = image_shape
     with torch.random.fork_rng(devices=[]):
-        model = models.create(config.model, num_classes=num_classes, in_channels=channels, image_size=height)
+        model = models.create(
+            config.model,
+            num_classes=task.out_features,
+            in_channels=channels,
+            image_size=(size[0], size[1]),
+        )
     return Planner(
         model,
         (torch.empty(2, *image_shape, device="meta"),),
         objective=build_objective(config),
-        task=Classification(num_classes=num_classes),
+        task=task,
         optimizer=config.optimizer,
         precision=PRECISIONS[config.precision],
         on_cuda=False,

@@ -14,6 +14,7 @@ from infopro.report import MARKER, MethodResult, Reconstruction, ReportData, Run
 from infopro.run_report.costs import Costs, costs_of
 from infopro.run_report.grouping import Method, common_fields, group_runs
 from infopro.run_report.images import shown_images
+from infopro.run_report.masks import mask_pictures
 from infopro.run_report.reading import StoredRun, read_runs
 
 __all__ = ["default_output", "report_data", "report_runs"]
@@ -83,6 +84,7 @@ def report_data(
         memory_note=costs.memory_note,
         originals=images.originals,
         captions=images.captions,
+        masks=mask_pictures(methods),
         timelines=timelines,
         timelines_of=timelines_of,
         probes=_agreed(run.analysis.settings for run in runs if run.analysis is not None),

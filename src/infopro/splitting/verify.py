@@ -47,6 +47,7 @@ def verify(model: nn.Module, parts: Sequence[Part], program: Program, inputs: tu
             connected = _differences(expected, _run_parts(model, parts, program, sample, _Connected()))
             found = connected or _differences(expected, outcome, to_rounding=True)
         notes |= {_ROUNDING} if exact and not found else set()
+        notes |= _note_on_unreached(model, expected, detached.reached)
         problems += [f"{difference} (batch size {batch_size})" for difference in found]
     if problems:
         raise NotReplayable(
@@ -94,6 +95,7 @@ class _Detached:
         self.parts = parts
         self.written: set[int] = set()
         self.untrained: set[int] = set()
+        self.reached: set[int] = set()  # parameters, by id, that some module's loss may train
 
     def step(self, index: int, part: Part, flow: Flow) -> Flow:
         flow = flow.detached()
@@ -101,11 +103,14 @@ class _Detached:
         following: Flow = part(flow)
         if any(flow.values[number]._version != version for number, version in versions.items()):
             self.written.add(index)
-        if part is not self.parts[-1] and not part.boundary(following).requires_grad:
-            self.untrained.add(index)
+        if part is not self.parts[-1]:
+            boundary = part.boundary(following)
+            self.untrained |= set() if boundary.requires_grad else {index}
+            self.reached |= _parameters_behind([boundary])
         return following
 
     def outcome(self, model: nn.Module, result: list[Tensor]) -> _Outcome:
+        self.reached |= _parameters_behind(result)
         return _outcome_detached(model, self.parts, result)
 
 
@@ -142,6 +147,31 @@ def _outcome_detached(model: nn.Module, parts: Sequence[Part], result: list[Tens
     others = _gradients(result, [p for p in earlier.values() if id(p) not in last])
     leaks = any(gradient is not None for gradient in others.values())
     return _Outcome(_copies(result), _copies(model.buffers()), own, leaks)
+
+
+def _note_on_unreached(model: nn.Module, expected: _Outcome, reached: set[int]) -> set[str]:
+    """What the network trains and no module does: it leads to carried tensors only, such as skips."""
+    trained = {key for key, gradient in expected.gradients.items() if gradient is not None}
+    missed = trained - reached
+    names = [name for name, p in model.named_parameters() if p.requires_grad and id(p) in missed]
+    first = f"{len(names)} parameters are trained by no module, the first is {names[0]}" if names else ""
+    return {f"{first}: they lead only to tensors that cross a cut beside the main one"} if names else set()
+
+
+def _parameters_behind(tensors: list[Tensor]) -> set[int]:
+    """The ids of all parameters that a gradient of these tensors would reach, found without computing it."""
+    found: set[int] = set()
+    waiting = [t.grad_fn for t in tensors if t.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        variable = getattr(node, "variable", None)  # of the node that adds to a parameter's gradient
+        if variable is not None:
+            found.add(id(variable))
+        following = {behind for behind, _ in node.next_functions if behind is not None} - seen
+        seen |= following
+        waiting += following
+    return found
 
 
 def _tensors(result: Any) -> list[Tensor]:

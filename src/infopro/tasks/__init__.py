@@ -5,8 +5,9 @@ from __future__ import annotations
 from infopro._plugins import public_modules
 from infopro.tasks._base import Task
 from infopro.tasks.classification import Classification
+from infopro.tasks.segmentation import VOID, HardPixels, Segmentation
 
-__all__ = ["Classification", "Task", "list_tasks"]
+__all__ = ["VOID", "Classification", "HardPixels", "Segmentation", "Task", "list_tasks"]
 
 
 def list_tasks() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class Task(nn.Module, ABC):
         BadConfiguration: `mean` and `std` of different lengths, or a `std` that is not positive.
     """
 
+    dense: ClassVar[bool] = False  # whether there is a prediction for every pixel
+    num_counts: int  # numbers that `counts` gives
     mean: Tensor
     std: Tensor
 
@@ -49,8 +51,19 @@ class Task(nn.Module, ABC):
         """The prediction inside whatever structure a network returns."""
 
     @abstractmethod
-    def errors(self, output: Any, targets: Tensor) -> Tensor:
-        """How many of a batch are wrong: a 0-dimensional integer tensor, so that no device is waited for."""
+    def counts(self, output: Any, targets: Tensor) -> Tensor:
+        """What a metric is made of, float64 [num_counts]: adds up over batches and over processes.
+
+        It reads no value, so that no device is waited for.
+        """
+
+    @abstractmethod
+    def error(self, counts: Sequence[float]) -> float:
+        """The metric that is as small as it can be, in %, of counts that were added up."""
+
+    def scores(self, counts: Sequence[float]) -> dict[str, Any]:
+        """Further metrics, for the log: plain numbers, or lists of them."""
+        return {}
 
     @abstractmethod
     def check(self, images: Tensor, targets: Tensor) -> None:
@@ -59,6 +72,13 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def check_output(self, output: Any) -> None:
         """Raises BadInput where a network's output is not what this task expects."""
+
+    def made_up_targets(self, images: Tensor) -> Tensor:
+        """Targets to try a step with, of the right shape and range: [N], of a dense task [N, H, W]."""
+        classes = torch.arange(images.shape[0], device=images.device) % self.out_features
+        if not self.dense:
+            return classes
+        return classes[:, None, None].expand(-1, *images.shape[2:]).contiguous()
 
     def to_unit(self, images: Tensor) -> Tensor:
         """The images with their normalisation undone, in [0, 1]: what the decoders reconstruct.
@@ -77,7 +97,7 @@ class Task(nn.Module, ABC):
                 "images cannot be reconstructed: with mean and std undone they leave [0, 1]",
                 got=f"{outside:.0%} of the pixels outside, range {unit.min():.3g} to {unit.max():.3g}",
                 allowed="the mean and std that the input was normalised with",
-                remedy="give them to the task: Classification(num_classes=..., mean=(...), std=(...))",
+                remedy=f"give them to the task: {type(self).__name__}(..., mean=(...), std=(...))",
             )
 
     def _denormalise(self, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from infopro.errors import BadConfiguration, BadInput
 from infopro.heads import at_least_float32
 from infopro.tasks._base import Task
+from infopro.tasks._checks import first, image_problems, raise_all
 
 __all__ = ["Classification"]
 
@@ -34,9 +35,11 @@ class Classification(Task):
         >>> from infopro.tasks import Classification
         >>> task = Classification(num_classes=3)
         >>> output = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
-        >>> int(task.errors(output, torch.tensor([0, 1])))
-        1
+        >>> task.error(task.counts(output, torch.tensor([0, 1])).tolist())
+        50.0
     """
+
+    num_counts = 2
 
     def __init__(
         self,
@@ -77,20 +80,22 @@ class Classification(Task):
         """
         return _all_logits(output)[0]
 
-    def errors(self, output: Any, targets: Tensor) -> Tensor:
-        """How many images have another label than the largest logit says: a 0-dimensional int64 tensor."""
-        return (self.logits(output).argmax(dim=1) != targets).sum()
+    def counts(self, output: Any, targets: Tensor) -> Tensor:
+        """How many images have another label than the largest logit says, and how many images there are."""
+        wrong = (self.logits(output).argmax(dim=1) != targets).sum(dtype=torch.float64)
+        return torch.stack([wrong, torch.full_like(wrong, len(targets))])
+
+    def error(self, counts: Sequence[float]) -> float:
+        """The share of wrong images, in %."""
+        wrong, images = counts
+        return 100.0 * wrong / images
 
     def check(self, images: Tensor, targets: Tensor) -> None:
         """Raises BadInput, all problems in one message, where a batch cannot be trained on.
 
         Images: floating point, a batch dimension, finite. Targets: one int64 label per image, in range.
         """
-        problems = [*_image_problems(images), *_target_problems(images, targets, self.num_classes)]
-        if len(problems) == 1:
-            raise problems[0]
-        if problems:
-            raise BadInput(f"{len(problems)} problems in a batch: " + "; also ".join(map(str, problems)))
+        raise_all([*image_problems(images), *_target_problems(images, targets, self.num_classes)])
 
     def check_output(self, output: Any) -> None:
         """Raises BadInput unless the network predicts [N, num_classes]."""
@@ -123,17 +128,6 @@ def _all_logits(output: Any) -> list[Tensor]:
     )
 
 
-def _image_problems(images: Tensor) -> list[BadInput]:
-    if images.dtype == torch.uint8:
-        return [BadInput("images are not floating point", got=images.dtype, remedy="divide them by 255")]
-    if images.ndim < 2 or not images.numel():
-        return [BadInput("images form no batch", got=f"shape {list(images.shape)}", allowed="[N, C, H, W]")]
-    finite = images.isfinite().flatten(1).all(dim=1)
-    if finite.all():
-        return []
-    return [BadInput("images are not finite", got=f"NaN or infinity in image {_first(~finite)}")]
-
-
 def _target_problems(images: Tensor, targets: Tensor, num_classes: int) -> list[BadInput]:
     if targets.dtype != torch.int64:
         return [BadInput("labels are not int64", got=targets.dtype, remedy="call labels.long()")]
@@ -143,7 +137,7 @@ def _target_problems(images: Tensor, targets: Tensor, num_classes: int) -> list[
     outside = (targets < 0) | (targets >= num_classes)
     if not outside.any():
         return []
-    index = _first(outside)
+    index = first(outside)
     return [
         BadInput(
             "a label is out of range",
@@ -154,7 +148,3 @@ def _target_problems(images: Tensor, targets: Tensor, num_classes: int) -> list[
             else "number the classes from 0",
         )
     ]
-
-
-def _first(mask: Tensor) -> int:
-    return int(mask.nonzero()[0, 0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from infopro.data import ImageData, Images, ImageTensors, batches
 from infopro.engines.crossings import without_images
 from infopro.engines.feature_cache import FeatureCache
-from infopro.training.reading import EVALUATION_BATCH, channels_last
+from infopro.training.reading import channels_last, evaluation_batch
 from infopro.types import Batch
 
 __all__ = ["Feeding", "FromCache", "FromImages", "ModuleBatch", "Source"]
@@ -60,6 +60,10 @@ class Feeding:
     def num_views(self) -> int:
         return max(self.views, 1)
 
+    @property
+    def test_batch(self) -> int:
+        return evaluation_batch(self.data.test, self.data.image_shape)
+
     def order(self, epoch: int) -> list[Tensor]:
         """The positions of the images in every batch of an epoch."""
         return self._positions(self.data.train, self.batch_size, epoch)
@@ -99,7 +103,9 @@ class FromImages:
         return self._training(view + 1, augmented=self.feeding.views > 0)
 
     def test(self) -> Iterator[ModuleBatch]:
-        return self._read(self.feeding.data.test, EVALUATION_BATCH, shuffle=False, epoch=0, augmented=False)
+        return self._read(
+            self.feeding.data.test, self.feeding.test_batch, shuffle=False, epoch=0, augmented=False
+        )
 
     def _training(self, epoch: int, *, augmented: bool) -> Iterator[ModuleBatch]:
         data = self.feeding.data
@@ -144,7 +150,7 @@ class FromCache:
             yield self._read(self.training, rows, view)
 
     def test(self) -> Iterator[ModuleBatch]:
-        for rows in self.feeding.places(self.feeding.data.test, EVALUATION_BATCH):
+        for rows in self.feeding.places(self.feeding.data.test, self.feeding.test_batch):
             yield self._read(self.testing, rows, 0)
 
     def _read(self, cache: FeatureCache, rows: Tensor, view: int) -> ModuleBatch:

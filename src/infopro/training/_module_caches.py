@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from infopro.data import labels_of
 from infopro.engines.crossings import Crossings
 from infopro.engines.feature_cache import FeatureCache, cache_bytes, free_bytes, raw_bytes, require_space
 from infopro.local import LocalModel
@@ -108,7 +109,7 @@ class ModuleCaches:
 
     def _size(self, index: int) -> int:
         crossing, data = self.crossings.modules[index], self.feeding.data
-        test = {**crossing.example, "targets": data.train.labels[:1]}
+        test = {**crossing.example, "targets": labels_of(data.train)[:1]}
         images = {"images": torch.empty(1, *data.image_shape)} if self.crossings.reads_images(index) else {}
         train, views = {**test, **images}, self.feeding.num_views
         return cache_bytes(
@@ -125,7 +126,7 @@ class ModuleCaches:
         }
         digest = hashlib.sha256(json.dumps(plain).encode())
         earlier = [tensor for stage in self.local.stages[:index] for tensor in stage.part.tensors()]
-        for tensor in (data.train.labels, data.test.labels, *earlier):
+        for tensor in (labels_of(data.train), labels_of(data.test), *earlier):
             digest.update(raw_bytes(tensor))
         return digest.hexdigest()
 

@@ -17,8 +17,9 @@ from infopro.errors import BadInput
 from infopro.local import LocalModel, LocalStage, differentiate
 from infopro.random_streams import seed_stage, step_seed
 from infopro.splitting import Flow
+from infopro.tasks import Task
 from infopro.training._module_batches import Feeding, Source
-from infopro.training.evaluation import Evaluation, autocast, evaluation_mode
+from infopro.training.evaluation import Evaluation, Tally, autocast, evaluation_mode, evaluation_of
 from infopro.training.loop import Diverged, set_learning_rate
 from infopro.training.schedules import Schedule
 
@@ -67,7 +68,8 @@ class ModuleTraining:
             test = self._test(index, source)
             error = None if test is None else test.error
             speed = sums.count / seconds
-            yield ModuleEpoch(index + 1, epoch, rate, losses, seconds, speed, error), sums.error(), test
+            done = ModuleEpoch(index + 1, epoch, rate, losses, seconds, speed, error)
+            yield done, sums.error(self.local.task), test
         optimizer.zero_grad(set_to_none=True)
         stage.to("cpu")
 
@@ -88,8 +90,8 @@ class ModuleTraining:
                 differentiate(losses["total"])
             optimizer.step()
             output = stage.part.result(flow) if stage.context.is_last else None
-            wrong = None if output is None else self.local.task.errors(output, found.targets)
-            sums.add(losses, wrong, size)
+            counts = None if output is None else self.local.task.counts(output, found.targets)
+            sums.add(losses, counts, size)
             if self.on_step is not None:
                 self.on_step(index + 1, epoch, step + 1)
         return rate, sums
@@ -98,8 +100,7 @@ class ModuleTraining:
     def _test(self, index: int, source: Source) -> Evaluation | None:
         """What the module's task head, or the network's output, is worth on the test images."""
         stage, task, device = self.local.stages[index], self.local.task, self.feeding.device
-        wrong, loss = torch.zeros(2, dtype=torch.float64, device=device)
-        count = 0
+        tally, count = Tally(task), 0
         with evaluation_mode(stage), autocast(device, self.precision):
             for found in source.test():
                 size = len(found.targets)
@@ -107,10 +108,9 @@ class ModuleTraining:
                 output = _prediction(stage, flow)
                 if output is None:
                     return None
-                wrong = wrong + task.errors(output, found.targets)
-                loss = loss + task.loss(output, found.targets).double() * size
+                tally.add(output, found.targets)
                 count += size
-        return Evaluation(100.0 * wrong.item() / count, loss.item() / count, count)
+        return evaluation_of(task, tally.values(), count)
 
 
 class _Sums:
@@ -119,20 +119,22 @@ class _Sums:
     def __init__(self) -> None:
         self.count = 0
         self._losses: dict[str, Tensor] = {}
-        self._wrong: Tensor | float = 0.0
+        self._counts: Tensor | None = None
 
-    def add(self, losses: Mapping[str, Tensor], wrong: Tensor | None, size: int) -> None:
+    def add(self, losses: Mapping[str, Tensor], counts: Tensor | None, size: int) -> None:
         for name, value in losses.items():
             scaled = value.detach().double() * size
             self._losses[name] = self._losses[name] + scaled if name in self._losses else scaled
-        self._wrong = self._wrong if wrong is None else self._wrong + wrong
+        if counts is not None:
+            self._counts = counts if self._counts is None else self._counts + counts
         self.count += size
 
     def losses(self) -> dict[str, float]:
         return {name: float(value) / self.count for name, value in self._losses.items()}
 
-    def error(self) -> float:
-        return 100.0 * float(self._wrong) / self.count
+    def error(self, task: Task) -> float:
+        """Of the last module, which alone makes the network's output."""
+        return float("nan") if self._counts is None else task.error(self._counts.tolist())
 
 
 def _prediction(stage: LocalStage, flow: Flow) -> Any:

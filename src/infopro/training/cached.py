@@ -222,4 +222,5 @@ def _network_record(
         best_test_error=best_test_error,
         seconds=record.seconds,
         images_per_second=record.images_per_second,
+        extra=test.scores,
     )

@@ -111,7 +111,9 @@ def _tested(
 ) -> list[EpochRecord]:
     everyones = of_all(engine, sums)
     test = evaluate_through(engine, reading, epoch=epochs, precision=precision)
-    return [epoch_record(epochs, everyones, test, rate, 100.0)] if engine.writes else []
+    if not engine.writes:
+        return []
+    return [epoch_record(epochs, everyones, test, rate, 100.0, task=engine.local.task)]
 
 
 def _serve(engine: Decoupled, reading: Reading, epochs: int, precision: torch.dtype) -> None:

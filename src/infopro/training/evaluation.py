@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +13,56 @@ from torch import Tensor, nn
 from infopro.data import ImageData
 from infopro.engines import Engine
 from infopro.tasks import Task
-from infopro.training.reading import EVALUATION_BATCH, Reading, plain_batches
+from infopro.training.reading import Reading, evaluation_batch, plain_batches
 
 __all__ = [
     "Evaluation",
+    "Tally",
     "autocast",
     "evaluate",
     "evaluate_data",
     "evaluate_through",
     "evaluation_mode",
+    "evaluation_of",
     "kept_modes",
 ]
 
 
+NAN = float("nan")
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Test error in % and mean loss over `num_images` images."""
+    """What a network is worth on `num_images` images."""
 
-    error: float
-    loss: float
+    error: float  # the task's, in %
+    loss: float  # mean
     num_images: int
+    scores: Mapping[str, Any] = field(default_factory=dict)  # the task's further metrics
+
+
+class Tally:
+    """Counts and losses of batches, added up where they are made; no batch waits for a number."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self._sums: Tensor | None = None
+
+    def add(self, output: Any, targets: Tensor) -> None:
+        """A batch's network output."""
+        loss = self._task.loss(output, targets).double() * len(targets)
+        found = torch.cat([loss[None], self._task.counts(output, targets)])
+        self._sums = found if self._sums is None else self._sums + found
+
+    def values(self) -> list[float]:
+        """The loss and the counts; zeros where nothing was added. Waits for the device."""
+        return [0.0] * (1 + self._task.num_counts) if self._sums is None else self._sums.tolist()
+
+
+def evaluation_of(task: Task, values: Sequence[float], num_images: int) -> Evaluation:
+    """What the values of a `Tally`, or sums of such, mean."""
+    loss, *counts = values
+    return Evaluation(task.error(counts), loss / num_images, num_images, task.scores(counts))
 
 
 @contextmanager
@@ -57,14 +88,12 @@ def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def evaluate(model: nn.Module, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
     """Run the network in eval mode over all batches; its train/eval mode is restored afterwards."""
-    wrong, loss, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
+    tally, count = Tally(task), 0
     with evaluation_mode(model):
         for images, targets in batches:
-            output = model(images)
-            wrong = wrong.to(images.device) + task.errors(output, targets)
-            loss = loss.to(images.device) + task.loss(output, targets).double() * len(images)
+            tally.add(model(images), targets)
             count += len(images)
-    return Evaluation(100.0 * wrong.item() / count, loss.item() / count, count)
+    return evaluation_of(task, tally.values(), count)
 
 
 def evaluate_data(
@@ -77,9 +106,8 @@ def evaluate_data(
     num_workers: int = 0,
 ) -> Evaluation:
     """Evaluate on `data.test`, in order and without augmentation."""
-    found = plain_batches(
-        data.test, data, batch_size=EVALUATION_BATCH, device=device, num_workers=num_workers
-    )
+    size = evaluation_batch(data.test, data.image_shape)
+    found = plain_batches(data.test, data, batch_size=size, device=device, num_workers=num_workers)
     with autocast(device, precision):
         return evaluate(model, task, found)
 
@@ -88,17 +116,14 @@ def evaluate_data(
 def evaluate_through(engine: Engine, reading: Reading, *, epoch: int, precision: torch.dtype) -> Evaluation:
     """Test the network by the engine that trains it; a result counts in the process that writes only."""
     local, phase = engine.local, reading.test_phase(epoch)
-    wrong, loss = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    tally = Tally(local.task)
     with evaluation_mode(local), autocast(reading.device, precision):
         for work in engine.feed(phase, lambda: reading.test_batches(phase)):
             output = engine.predict(work)
             if engine.is_last and work.size:
-                targets = work.batch.targets
-                wrong = wrong.to(targets.device) + local.task.errors(output, targets)
-                loss = loss.to(targets.device) + local.task.loss(output, targets).double() * work.size
-    count = sum(phase.totals)
-    all_wrong, all_loss = engine.sum([wrong.item(), loss.item()])
-    return Evaluation(100.0 * all_wrong / count, all_loss / count, count)
+                tally.add(output, work.batch.targets)
+    values, count = engine.sum(tally.values()), sum(phase.totals)
+    return evaluation_of(local.task, values, count) if engine.is_last else Evaluation(NAN, NAN, count)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast | nullcontext[None]:

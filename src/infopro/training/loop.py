@@ -13,6 +13,7 @@ from infopro.engines import Engine, OneProcess
 from infopro.errors import BadInput, InfoProError
 from infopro.local import LocalModel
 from infopro.random_streams import step_seed
+from infopro.tasks import Task
 from infopro.training.evaluation import Evaluation, autocast, evaluate_through
 from infopro.training.reading import Reading
 from infopro.training.schedules import Schedule
@@ -108,7 +109,7 @@ def train(
         test = evaluate_through(engine, reading, epoch=epoch, precision=precision)
         if engine.writes:
             rate = schedule(epoch, (len(phase.sizes) - 1) / len(phase.sizes))
-            records.append(epoch_record(epoch, sums, test, rate, now.best_test_error))
+            records.append(epoch_record(epoch, sums, test, rate, now.best_test_error, task=local.task))
         best = records[-1].best_test_error if engine.writes else now.best_test_error
         now = Position(epoch, best_test_error=best)
         if engine.writes and on_epoch is not None:
@@ -141,7 +142,9 @@ def of_all(engine: Engine, own: EpochSums) -> EpochSums:
     return own if everyone is None else merged([EpochSums(**part) for part in everyone])
 
 
-def epoch_record(epoch: int, sums: EpochSums, test: Evaluation, rate: float, best: float) -> EpochRecord:
+def epoch_record(
+    epoch: int, sums: EpochSums, test: Evaluation, rate: float, best: float, *, task: Task
+) -> EpochRecord:
     """A line of the log.
 
     Raises:
@@ -153,12 +156,13 @@ def epoch_record(epoch: int, sums: EpochSums, test: Evaluation, rate: float, bes
         epoch=epoch,
         learning_rate=rate,
         losses=losses,
-        train_error=sums.error,
+        train_error=task.error(sums.counts),
         test_error=test.error,
         test_loss=test.loss,
         best_test_error=min(best, test.error),
         seconds=sums.seconds,
         images_per_second=sums.count / sums.seconds,
+        extra=test.scores,
     )
 
 

@@ -9,7 +9,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from infopro.types import EpochRecord
 
-__all__ = ["TrainingProgress"]
+__all__ = ["TrainingProgress", "best_so_far", "tested", "trained"]
+
+
+def tested(record: EpochRecord) -> str:
+    """What the network was worth after an epoch; of masks that is the mean intersection over union.
+
+    Example:
+        >>> record = EpochRecord(1, 0.1, (), 20.0, 30.0, 1.0, 30.0, 1.0, 1.0, {"mean_iou": 70.0})
+        >>> tested(record), best_so_far(record), trained(record)
+        ('test mIoU 70.00 %', 70.0, 'train mIoU 80.00 %')
+    """
+    return _said("test", record.test_error, record)
+
+
+def trained(record: EpochRecord) -> str:
+    """The same of augmented training images, while the network learnt."""
+    return _said("train", record.train_error, record)
+
+
+def best_so_far(record: EpochRecord) -> float:
+    """The best epoch's test error, or mean intersection over union, in %."""
+    return 100.0 - record.best_test_error if _of_masks(record) else record.best_test_error
+
+
+def _said(part: str, error: float, record: EpochRecord) -> str:
+    return f"{part} mIoU {100 - error:.2f} %" if _of_masks(record) else f"{part} error {error:.2f} %"
+
+
+def _of_masks(record: EpochRecord) -> bool:
+    return "mean_iou" in record.extra
 
 
 class TrainingProgress:
@@ -49,13 +78,13 @@ class TrainingProgress:
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Say how the epoch went."""
-        text = f"test error {record.test_error:.2f} %"
+        text = tested(record)
         self._progress.update(self._task, last=text)
         losses = " ".join(f"{values['total']:.3f}" for values in record.losses)
         self._console.print(
             f"{self._title}  epoch {record.epoch:>3}/{self._epochs}  "
-            f"{text} (best {record.best_test_error:.2f} %)  "
-            f"train error {record.train_error:.2f} %  module losses {losses}  "
+            f"{text} (best {best_so_far(record):.2f} %)  "
+            f"{trained(record)}  module losses {losses}  "
             f"{record.images_per_second:.0f} images/s",
             highlight=False,
             soft_wrap=True,

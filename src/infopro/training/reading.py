@@ -8,12 +8,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from infopro.data import ImageData, Images, batch_sizes, batches, share
+from infopro.data import (
+    ImageData,
+    Images,
+    ImageTensors,
+    MaskFiles,
+    MaskTensors,
+    batch_sizes,
+    batches,
+    share,
+)
 from infopro.engines import Engine, Phase
 
-__all__ = ["EVALUATION_BATCH", "Reading", "channels_last", "plain_batches"]
+__all__ = ["Reading", "channels_last", "evaluation_batch", "plain_batches"]
 
-EVALUATION_BATCH = 1000  # images
+_MOST_IMAGES, _MOST_PIXELS = 1000, 2**22  # of a batch without gradients
+
+
+def evaluation_batch(images: Images, image_shape: tuple[int, int, int]) -> int:
+    """How many images are tested at once: 1,000 small ones, fewer large ones, one where sizes may differ.
+
+    Example:
+        >>> from infopro.data import ImageTensors
+        >>> pixels = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+        >>> evaluation_batch(ImageTensors(pixels, torch.zeros(1, dtype=torch.int64)), (3, 224, 224))
+        83
+    """
+    size: tuple[int, int] | None = image_shape[1:]
+    match images:
+        case MaskTensors() | MaskFiles():
+            size = images.common_size  # trained on crops, perhaps
+        case ImageTensors():
+            size = images.images.shape[2], images.images.shape[3]
+    if size is None:
+        return 1
+    height, width = size
+    return max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
 
 
 @dataclass(frozen=True)
@@ -33,7 +63,7 @@ class Reading:
 
     def test_phase(self, epoch: int) -> Phase:
         """The test set, in order."""
-        return self._phase(self.data.test, EVALUATION_BATCH, epoch, training=False, first=0)
+        return self._phase(self.data.test, self._test_batch, epoch, training=False, first=0)
 
     def training_batches(self, phase: Phase) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled and augmented, by (seed, epoch, batch)."""
@@ -41,10 +71,15 @@ class Reading:
 
     def test_batches(self, phase: Phase) -> Iterator[tuple[Tensor, Tensor]]:
         """In order, without augmentation."""
-        return self._batches(self.data.test, phase, EVALUATION_BATCH)
+        return self._batches(self.data.test, phase, self._test_batch)
+
+    @property
+    def _test_batch(self) -> int:
+        return evaluation_batch(self.data.test, self.data.image_shape)
 
     def _phase(self, images: Images, batch_size: int, epoch: int, *, training: bool, first: int) -> Phase:
-        totals = batch_sizes(images, batch_size=batch_size)
+        augmentation = self.data.augmentation if training else None
+        totals = batch_sizes(images, batch_size=batch_size, augmentation=augmentation)
         shares = [share(total, self.engine.replica, self.engine.replicas) for total in totals]
         sizes = tuple(part.stop - part.start for part in shares)
         return Phase(epoch, training, sizes, totals, first)

@@ -42,6 +42,8 @@ class TensorBoardLog:
         }
         for index, losses in enumerate(record.losses):
             scalars |= {f"module_{index + 1}/{name}": value for name, value in losses.items()}
+        scores = {name: value for name, value in record.extra.items() if isinstance(value, float)}
+        scalars |= {f"score/{name}": value for name, value in scores.items()}
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, record.epoch)
         self._writer.flush()

@@ -15,10 +15,10 @@ __all__ = ["EpochSums", "Totals", "merged"]
 
 @dataclass(frozen=True)
 class EpochSums:
-    """Losses times images, wrong images, images and seconds: what the means of an epoch are made of."""
+    """Losses times images, the task's counts, images and seconds: what an epoch's numbers are made of."""
 
     losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by the module's index, as text
-    wrong: float = 0.0
+    counts: Sequence[float] = ()  # see `Task.counts`
     count: int = 0
     seconds: float = 0.0
 
@@ -27,16 +27,11 @@ class EpochSums:
         ordered = sorted(self.losses.items(), key=lambda item: int(item[0]))
         return tuple({name: value / self.count for name, value in found.items()} for _, found in ordered)
 
-    @property
-    def error(self) -> float:
-        """In %."""
-        return 100.0 * self.wrong / self.count
-
 
 def merged(parts: Sequence[EpochSums]) -> EpochSums:
-    """The sums of all modules: everybody's losses, and the errors that the last one counted."""
+    """The sums of all modules: everybody's losses, and what the last one counted."""
     losses = {index: found for part in parts for index, found in part.losses.items()}
-    return EpochSums(losses, parts[-1].wrong, parts[-1].count, parts[-1].seconds)
+    return EpochSums(losses, parts[-1].counts, parts[-1].count, parts[-1].seconds)
 
 
 class Totals:
@@ -52,29 +47,32 @@ class Totals:
         self._before = before if engine.replica == 0 else EpochSums()
         self._count = before.count
         self._losses: dict[str, dict[str, Tensor]] = {index: {} for index in own}
-        self._wrong: Tensor | float = 0.0
+        self._counts: Tensor | None = None
 
     def add(self, out: StepOutput, work: Work) -> None:
-        """One step's losses and errors."""
+        """One step's losses and counts."""
         for sums, losses in zip(self._losses.values(), out.losses, strict=True):
             for name, value in losses.items():
                 scaled = value.double() * work.size
                 sums[name] = sums[name] + scaled if name in sums else scaled
         if self._engine.is_last:
-            self._wrong = self._wrong + self._engine.local.task.errors(out.logits, work.batch.targets)
+            found = self._engine.local.task.counts(out.logits, work.batch.targets)
+            self._counts = found if self._counts is None else self._counts + found
         self._count += work.total
 
     def sums(self, seconds: float) -> EpochSums:
         """All replicas' sums so far, of this process's modules; waits for the device."""
         places = [(index, name) for index, sums in self._losses.items() for name in sums]
-        own = [float(self._losses[index][name]) for index, name in places] + [float(self._wrong)]
+        num_counts = self._engine.local.task.num_counts
+        counts = [0.0] * num_counts if self._counts is None else self._counts.tolist()
+        own = [*(float(self._losses[index][name]) for index, name in places), *counts]
         before = [self._before.losses.get(index, {}).get(name, 0.0) for index, name in places]
-        found = self._engine.sum(_added(own, [*before, self._before.wrong]))
+        found = self._engine.sum(_added(own, [*before, *(self._before.counts or [0.0] * num_counts)]))
         losses: dict[str, dict[str, float]] = {}
         for (index, name), value in zip(places, found, strict=False):
             losses.setdefault(index, {})[name] = value
         seconds += self._before.seconds
-        return EpochSums(losses or self._before.losses, found[-1], self._count, seconds)
+        return EpochSums(losses or self._before.losses, found[len(places) :], self._count, seconds)
 
 
 def _added(left: Iterable[float], right: Iterable[float]) -> list[float]:
