@@ -157,3 +157,31 @@ def test_a_network_that_reads_values_is_cut_all_the_same():
     local = infopro.localize(Masked(), x, num_modules=3, objective=Greedy(), task=TASK)
     assert local.split.num_modules == 3 and local.split.live
     assert infopro.isolation_check(local, x, torch.arange(4)).isolated
+
+
+class Parallel(nn.Module):
+    """Branches of blocks side by side, summed: a cut behind the second leaves the first untrained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = self.block(3)
+        self.branches = nn.ModuleList(self.block(8) for _ in range(5))
+        self.head = nn.Linear(8, 5)
+
+    @staticmethod
+    def block(channels: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(channels, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(sum(branch(x) for branch in self.branches).mean((2, 3)))
+
+
+@pytest.mark.parametrize("num_modules", [2, 3])
+def test_no_module_is_chosen_that_would_leave_something_untrained(num_modules: int) -> None:
+    network, images = Parallel(), torch.rand(4, 3, 16, 16)
+    options = {"objective": Greedy(), "task": infopro.tasks.Classification(num_classes=5)}
+    local = infopro.localize(network, images, num_modules=num_modules, **options)
+    assert infopro.isolation_check(local, images, torch.arange(4)).untrained == ()
+    bad = infopro.localize(network, images, cuts=["branches.1"], **options)
+    assert len(infopro.isolation_check(bad, images, torch.arange(4)).untrained) == 4

@@ -163,22 +163,31 @@ class CutChooser:
     def _even(
         self, tiers: Sequence[Tier], num_modules: int, balance: Balance, *, heads: bool = True
     ) -> list[str]:
-        best, largest = self._partition(tiers[0], num_modules, balance, heads)
+        best, whole, largest = self._partition(tiers[0], num_modules, balance, heads)
         for tier in tiers[1:]:
-            finer, cost = self._partition(tier, num_modules, balance, heads)
-            if cost < _WORTH * largest:
-                best, largest = finer, cost
+            finer, finer_whole, cost = self._partition(tier, num_modules, balance, heads)
+            if (finer_whole, -cost) > (whole, -_WORTH * largest):
+                best, whole, largest = finer, finer_whole, cost
         return best
 
     def _partition(
         self, tier: Tier, num_modules: int, balance: Balance, heads: bool
-    ) -> tuple[list[str], float]:
+    ) -> tuple[list[str], bool, float]:
+        """The cuts, whether every module trains all that is in it, and the largest cost."""
         points = self._blocks[tier].units[:-1]  # the last module has a block, too
         costs = self._costs_of(points)
         between = costs.bytes_between if balance == "memory" else costs.flops_between
-        cost = between(points, heads=heads)
-        chosen = best_partition(cost, num_points=len(points), num_modules=num_modules)
-        return [points[index] for index in chosen], _largest(cost, chosen, len(points))
+        cost, whole = between(points, heads=heads), costs.whole(points)
+
+        def allowed(start: int, end: int) -> float:
+            return cost(start, end) if not heads or whole(start, end) else math.inf
+
+        sizes = {"num_points": len(points), "num_modules": num_modules}
+        try:
+            chosen, complete = best_partition(allowed, **sizes), True
+        except ValueError:
+            chosen, complete = best_partition(cost, **sizes), False
+        return [points[index] for index in chosen], complete, _largest(cost, chosen, len(points))
 
     def _costs_of(self, points: tuple[str, ...]) -> Costs:
         if points not in self._costs:

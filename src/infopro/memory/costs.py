@@ -15,6 +15,7 @@ from infopro.objectives import Objective, StageObjective
 from infopro.splitting.fake import FakeNetwork, RealNetwork, data_dependence
 from infopro.splitting.live import largest
 from infopro.splitting.program import batch_size_of
+from infopro.splitting.reach import parameters_behind
 from infopro.splitting.record import intercept_calls, undisturbed
 from infopro.tasks import Task
 from infopro.types import Batch, StageContext
@@ -39,6 +40,23 @@ class Costs:
     flops: int = 0
     ends: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> saved, operations before its end
     heads: dict[str, _Head] = field(default_factory=dict)
+    used: dict[str, frozenset[int]] = field(default_factory=dict)  # name -> parameters, by id, before its end
+    reached: dict[str, set[int]] = field(default_factory=dict)  # name -> parameters that its result can train
+    trained: set[int] = field(default_factory=set)  # parameters that the network's own loss trains
+
+    def whole(self, names: Sequence[str]) -> Callable[[int, int], bool]:
+        """Whether of the module between names[i] and names[j] everything is trained that the network trains.
+
+        Not so where something leads only to tensors that cross the cut beside the main one.
+        """
+
+        def complete(start: int, end: int) -> bool:
+            if end == len(names):
+                return True
+            before = self.used[names[start]] if start >= 0 else frozenset()
+            return not ((self.used[names[end]] - before) & self.trained) - self.reached[names[end]]
+
+        return complete
 
     def bytes_between(self, names: Sequence[str], *, heads: bool = True) -> Callable[[int, int], float]:
         """Unique saved bytes of a module that begins behind names[i] and ends behind names[j], its
@@ -96,6 +114,7 @@ def measure_costs(
         NotReplayable: forward reads values of tensors, which fake ones do not have.
     """
     costs, features = Costs(tuple(names)), {}
+    used: set[int] = set()
     owned = {
         storage_key(t) for module in (network.model, task) for t in [*module.parameters(), *module.buffers()]
     }
@@ -105,7 +124,9 @@ def measure_costs(
 
         def call(original: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             result = original(module, *args, **kwargs)
+            used.update(id(parameter) for parameter in module.parameters(recurse=False))
             if id(module) in ends:
+                costs.used[ends[id(module)]] = frozenset(used)
                 costs.ends[ends[id(module)]] = (len(costs.saved), tracker.flops)
                 features[ends[id(module)]] = largest(result, batch_size)
             return result
@@ -113,6 +134,8 @@ def measure_costs(
         with _saving(costs.saved, owned), intercept_calls(call):
             loss = task.loss(network.model(*inputs), targets)
         costs.flops = tracker.flops
+        costs.trained = parameters_behind([loss])
+        costs.reached = {name: parameters_behind([tensor]) for name, tensor in features.items()}
         batch = Batch(images=inputs[0], targets=targets)
         built: dict[tuple[int, ...], StageObjective] = {}
         for name, tensor in features.items():

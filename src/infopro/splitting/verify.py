@@ -14,6 +14,7 @@ from infopro.errors import NotReplayable
 from infopro.splitting.live import run_live
 from infopro.splitting.part import Flow, Part, start
 from infopro.splitting.program import Program, resized
+from infopro.splitting.reach import parameters_behind
 from infopro.splitting.record import undisturbed
 
 __all__ = ["verify", "verify_live"]
@@ -106,11 +107,11 @@ class _Detached:
         if part is not self.parts[-1]:
             boundary = part.boundary(following)
             self.untrained |= set() if boundary.requires_grad else {index}
-            self.reached |= _parameters_behind([boundary])
+            self.reached |= parameters_behind([boundary])
         return following
 
     def outcome(self, model: nn.Module, result: list[Tensor]) -> _Outcome:
-        self.reached |= _parameters_behind(result)
+        self.reached |= parameters_behind(result)
         return _outcome_detached(model, self.parts, result)
 
 
@@ -156,22 +157,6 @@ def _note_on_unreached(model: nn.Module, expected: _Outcome, reached: set[int]) 
     names = [name for name, p in model.named_parameters() if p.requires_grad and id(p) in missed]
     first = f"{len(names)} parameters are trained by no module, the first is {names[0]}" if names else ""
     return {f"{first}: they lead only to tensors that cross a cut beside the main one"} if names else set()
-
-
-def _parameters_behind(tensors: list[Tensor]) -> set[int]:
-    """The ids of all parameters that a gradient of these tensors would reach, found without computing it."""
-    found: set[int] = set()
-    waiting = [t.grad_fn for t in tensors if t.grad_fn is not None]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        variable = getattr(node, "variable", None)  # of the node that adds to a parameter's gradient
-        if variable is not None:
-            found.add(id(variable))
-        following = {behind for behind, _ in node.next_functions if behind is not None} - seen
-        seen |= following
-        waiting += following
-    return found
 
 
 def _tensors(result: Any) -> list[Tensor]:
