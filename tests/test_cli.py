@@ -257,6 +257,21 @@ def test_unusable_files_and_numbers_end_in_one_line(case, tmp_path, monkeypatch,
     assert [file.name for file in tmp_path.iterdir()] == ["bytes.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--crop", "5"], "--crop cannot be read: got 5; it is: rows and columns of training crops"),
+        (["--crop", "5,5,5"], "--crop cannot be read: got [5, 5, 5]; it is: rows and columns"),
+        (["--scale", "1,inf"], "--scale cannot be read: got [1, 'inf']; it is: least, most resizing"),
+        (["--image-size", "large"], "--image-size cannot be read: got large; it is: side, or rows"),
+    ],
+)
+def test_what_fits_no_type_of_an_option_is_answered_by_what_the_option_is(arguments, said, capsys):
+    assert main(["train", RECIPE, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and "see infopro train --help" in error
+
+
 def test_a_closed_pipe_is_no_error(tmp_path):
     import subprocess
     import sys

@@ -259,11 +259,29 @@ def test_networks_of_one_channel_see_photos_in_grey(network, tmp_path):
         _reader(replace(network, image_shape=(4, 32, 32)))
 
 
+def test_names_with_brackets_and_spaces_stand_in_the_table_as_they_are(mask_run, tmp_path, capsys):
+    name = "a [red]ü [/b]"
+    Image.fromarray(scene(32, 40, 1)[0]).save(tmp_path / f"{name.replace('/', ':')}.png")
+    capsys.readouterr()
+    assert predict(mask_run, tmp_path / f"{name.replace('/', ':')}.png", "-o", tmp_path / "out") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "[red]ü" in printed and "[:b]" in printed
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_networks_built_for_one_size_see_windows_of_it(network):
     options = SimpleNamespace(window=None, scales=None, flip=False, batch_size=4)
     built = replace(network, crop=None, needs=replace(network.needs, fixed=True, multiple_of=8))
     assert _inference(built, options) == Inference(window=(32, 32), multiple_of=8)
-    assert _inference(replace(built, size=(24, 24)), options) == Inference(size=(24, 24), multiple_of=8)
+    resized = replace(built, size=(32, 32))  # its windows are whole images; of other scales they are not
+    scaled = SimpleNamespace(**{**vars(options), "scales": [0.5, 1.0]})
+    seen = Inference(window=(32, 32), size=(32, 32), scales=(0.5, 1.0), multiple_of=8)
+    assert _inference(resized, scaled) == seen
+    options.window = "whole"
+    assert _inference(resized, options) == replace(seen, scales=(1.0,))
+    with pytest.raises(BadConfiguration, match="one size only: got --window whole; allowed: --window 32,32"):
+        _inference(built, options)
+    options.window = None
     assert _inference(replace(network, crop=None), options) == Inference()
     assert _inference(network, options) == Inference(window=(32, 32))
 

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 if it did what was asked, 2 for a mistake that its user can mend, 1 for a lost
-    process of a run, 130 for Ctrl-C and 143 for SIGTERM."""
+    process of a run, 130 for Ctrl-C, 138 for SIGUSR1 and 143 for SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)

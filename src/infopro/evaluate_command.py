@@ -27,6 +27,7 @@ def run(options: Any) -> str:
         device=recipes.choose_device(options.device),
         num_workers=options.num_workers,
         inference=_inference(path, options),
+        best=options.checkpoint == "best",
     )
     return (
         f"{options.run}, epoch {state.epoch}: {_worth(found)} (loss {found.loss:.4f}) "
@@ -38,11 +39,13 @@ def _inference(path: Path, options: Any) -> Inference | None:
     """None: as training tests, whole images in large batches. SS, MS and MS + flip see them whole alike."""
     if not (options.window or options.scales or options.flip):
         return None
-    model = recipes.from_plain(RunFolder.open(path).configuration).model
-    needed = models.required_input(model)
-    if not needed.dense:
+    folder = RunFolder.open(path)
+    model = recipes.from_plain(folder.configuration).model
+    needs = models.required_input(model)
+    if not needs.dense:
         refuse_inference(options, because=f"{model} predicts a class per image")
-    found: Inference = inference_of(options, multiple_of=needed.multiple_of)
+    _, rows, columns = folder.record["image_shape"]
+    found: Inference = inference_of(options, needs=needs, built_for=(rows, columns))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from infopro.analyze_options import add_analyze
 from infopro.data_options import add_data_and_device
@@ -54,7 +54,7 @@ def make_parser(recipe_config: Any) -> Any:
 
         def error(self, message: str, ex: Exception | None = None) -> Any:
             raise BadConfiguration(
-                _one_line(message), remedy=f"see {self.prog.replace('[options] ', '')} --help"
+                _said_plainly(_one_line(message)), remedy=f"see {self.prog.replace('[options] ', '')} --help"
             )
 
     parser = Parser(
@@ -109,9 +109,21 @@ def _add_train(commands: Any, parser_class: Any, recipe_config: Any) -> None:
         )
     train.add_argument("--output", type=str, default=None, help="run folder (default: runs/RECIPE-seedN)")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    _add_checkpoints(train)
     _add_processes(train)
     add_data_and_device(train)
     commands.add_subcommand("train", train, help="train a network, module by module or end to end")
+
+
+def _add_checkpoints(train: Any) -> None:
+    from jsonargparse.typing import PositiveInt
+
+    train.add_argument(
+        "--keep-checkpoints",
+        type=PositiveInt,
+        default=2,
+        help="newest checkpoints that stay, besides the best epoch's",
+    )
 
 
 def _add_processes(train: Any) -> None:
@@ -136,6 +148,12 @@ def _add_evaluate(commands: Any, parser_class: Any) -> None:
         description="Test the last checkpoint of a run: on masks as in training, or as the options say."
     )
     evaluate.add_argument("run", type=str, help="a folder that infopro train wrote")
+    evaluate.add_argument(
+        "--checkpoint",
+        type=Literal["last", "best"],
+        default="last",
+        help="of the last epoch, or of the one with the best test result",
+    )
     add_inference(evaluate, usual="whole")
     add_data_and_device(evaluate, usual="the run's")
     commands.add_subcommand("evaluate", evaluate, help="test error or mIoU of a trained run")
@@ -223,6 +241,17 @@ def _help(name: str) -> str:
     from infopro.recipes import field_help
 
     return field_help()[name].replace("%", "%%")
+
+
+def _said_plainly(message: str) -> str:
+    """Of a value that fits none of an option's types: what the option is, and not how the parser tried."""
+    from infopro.recipes import field_help
+
+    found = re.fullmatch(r'Parser key "(\w+)": Does not validate .* Given value: (.*)', message)
+    if found is None or found[1] not in field_help():
+        return message
+    option = found[1].replace("_", "-")
+    return f"--{option} cannot be read: got {found[2]}; it is: {field_help()[found[1]]}"
 
 
 def _one_line(message: str) -> str:

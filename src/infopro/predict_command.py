@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infopro.data._messages import listed, quoted
@@ -111,11 +112,12 @@ def _segment(network: TrainedNetwork, photos: list[Path], options: Any, console:
 
 
 def _inference(network: TrainedNetwork, options: Any) -> Inference:
-    window = network.crop
-    if window is None and network.needs.fixed and network.size is None:
-        window = network.image_shape[1:]
     found: Inference = inference_of(
-        options, usual_window=window, size=network.size, multiple_of=network.needs.multiple_of
+        options,
+        needs=network.needs,
+        built_for=network.image_shape[1:],
+        usual_window=network.crop,
+        size=network.size,
     )
     return found
 
@@ -233,8 +235,8 @@ def _percent(name: str, share: float) -> str:
 def _say(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     longest = max(map(len, rows))
     numbers = [str(rank) for rank in range(1, longest - len(columns) + 1)]
-    padded = [[*row, *[""] * (longest - len(row))] for row in rows]
-    _print(console, render(title, [*columns, *numbers], padded))
+    padded = [[escape(cell) for cell in [*row, *[""] * (longest - len(row))]] for row in rows]
+    _print(console, render(escape(title), [*columns, *numbers], padded))
 
 
 def _print(console: Console, text: str) -> None:

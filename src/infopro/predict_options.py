@@ -64,28 +64,44 @@ def add_inference(parser: Any, *, usual: str = "the crop that the run trained on
 def inference_of(
     options: Any,
     *,
+    needs: Any,
+    built_for: tuple[int, int],
     usual_window: tuple[int, int] | None = None,
     size: tuple[int, int] | None = None,
-    multiple_of: int = 1,
 ) -> Any:
     """What the options of `add_inference` ask for, an `infopro.prediction.Inference`.
 
     Args:
+        needs: what images the network takes, an `infopro.models.InputRequirement`.
+        built_for: rows and columns that the network was built for. One that takes no other size sees windows
+            of it.
         usual_window: without `--window`.
         size: that images are brought to before all else.
-        multiple_of: what the network wants sides to be divisible by.
 
     Raises:
-        BadConfiguration: an option that is out of range or cannot be read.
+        BadConfiguration: an option that is out of range or cannot be read, a window that the network does
+            not take.
     """
     from infopro.prediction import Inference
 
+    window = usual_window if options.window is None else _window(options.window)
+    if needs.fixed:
+        # an image of that size is one such window
+        if options.window is not None and (window or size) != built_for:
+            rows, columns = built_for
+            raise BadConfiguration(
+                "the network takes one size only",
+                got=f"--window {options.window}",
+                allowed=f"--window {rows},{columns}, as without the option",
+            )
+        window = built_for
     return Inference(
-        window=usual_window if options.window is None else _window(options.window),
+        window=window,
         size=size,
         scales=tuple(options.scales or (1.0,)),
         flip=options.flip,
-        multiple_of=multiple_of,
+        multiple_of=needs.multiple_of,
+        smallest=needs.smallest,
         batch_size=options.batch_size,
     )
 

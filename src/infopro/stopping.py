@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish that the training loop grants between two steps."""
+"""SIGTERM, SIGUSR1 and Ctrl-C as a wish that the training loop grants between two steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from infopro.engines import Processes
 
 __all__ = ["StopRequest"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGUSR1 is what batch systems send before they take a machine away; Windows has none
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 _ONE_WISH = 1.0  # seconds: a terminal sends Ctrl-C to all processes, and torchrun passes it on once more
 
 
@@ -45,7 +46,7 @@ class StopRequest:
 
     @property
     def exit_status(self) -> int:
-        """As a shell reports a process that the signal ended: 130 or 143."""
+        """As a shell reports a process that the signal ended: 130 (Ctrl-C), 143 (SIGTERM), 138 (SIGUSR1)."""
         return 128 + (self._received or signal.SIGTERM)
 
     @contextmanager

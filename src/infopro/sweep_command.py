@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from infopro import recipes
+from infopro import models, recipes
 from infopro.analysis import has_analysis
 from infopro.run_report import report_runs
 from infopro.stopping import StopRequest
@@ -17,7 +17,7 @@ from infopro.sweep import END_TO_END, Cell, Job, Slot, free_slots, plan_cells, r
 from infopro.sweep.progress import SweepProgress
 from infopro.sweep.results import is_finished, read_results, summary_table, write_results
 from infopro.sweep_options import VARIED
-from infopro.training import RunFolder
+from infopro.training import RunFolder, locked, refuse_locked
 
 __all__ = ["run"]
 
@@ -39,6 +39,7 @@ def run(options: Any, console: Console) -> int:
         overrides=_overrides(options),
     )
     folder = Path(options.output or f"sweeps/{options.family or cells[0].config.model.replace('/', '-')}")
+    refuse_locked(folder, what="sweep")
     if not options.resume:
         RunFolder.require_new(folder, remedy="pass --resume to go on with it, or another --output")
     _require_data(cells, options)
@@ -47,8 +48,9 @@ def run(options: Any, console: Console) -> int:
     for line in _beginning(cells, jobs, slots, folder):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     stop = StopRequest()
-    ended = _run(jobs, slots, cells, folder, stop, console)
-    _finish(cells, folder, console)
+    with locked(folder, what="sweep"):
+        ended = _run(jobs, slots, cells, folder, stop, console)
+        _finish(cells, folder, console)
     if stop():
         console.print("stopped; go on with --resume", highlight=False)
         return stop.exit_status
@@ -114,8 +116,14 @@ def _beside(cell: Cell, cells: list[Cell], runs: Path) -> list[str]:
 
 
 def _is_analysed(cell: Cell, cells: list[Cell], which: str) -> bool:
+    if _is_dense(cell):  # analyses are of labels
+        return False
     largest = max(other.config.num_modules for other in cells)
     return which == "all" or (which == "largest-k" and cell.config.num_modules in (1, largest))
+
+
+def _is_dense(cell: Cell) -> bool:
+    return models.required_input(cell.config.model).dense
 
 
 def _beginning(cells: list[Cell], jobs: list[Job], slots: list[Slot], folder: Path) -> list[str]:
@@ -123,6 +131,8 @@ def _beginning(cells: list[Cell], jobs: list[Job], slots: list[Slot], folder: Pa
     devices = ", ".join(dict.fromkeys(slot.device for slot in slots))
     already = f", {len(trained)} of them trained already" if trained else ""
     notes = dict.fromkeys(f"note: {cell.note}" for cell in cells if cell.note)
+    if any(map(_is_dense, cells)):
+        notes["note: a network with a class for every pixel is trained and tested, not analysed"] = None
     threads = f" of {slots[0].threads} threads" if slots and slots[0].device == "cpu" else ""
     return [
         f"{len(cells)} runs{already}, in {folder}/",

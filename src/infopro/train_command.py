@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from infopro.engines import Processes
 from infopro.errors import BadConfiguration
 from infopro.options import DEFAULT_QUEUE
 from infopro.stopping import StopRequest
-from infopro.training import DecoupledEpoch, ModuleEpoch, Position, RunFolder, TrainingProgress
+from infopro.training import (
+    DecoupledEpoch,
+    ModuleEpoch,
+    Position,
+    RunFolder,
+    TrainingProgress,
+    locked,
+)
 from infopro.training.progress import best_so_far, tested
 from infopro.types import EpochRecord
 
@@ -56,20 +64,33 @@ def _run_together(
     session = recipes.prepare(
         config, data, device=device, processes=processes, queue=options.queue, shard=options.shard, stop=stop
     )
-    folder, checkpoint = recipes.open_run(session, path, name=name, resume=resume, data_dir=data_dir)
     lines = _Lines(session, console, name)
+    # the process that writes holds the lock, for all of them
+    with locked(path) if session.engine.writes else nullcontext():
+        folder, checkpoint = recipes.open_run(
+            session, path, name=name, resume=resume, data_dir=data_dir, say=lines.say
+        )
+        return _run_to_the_end(options, lines, folder, checkpoint, stop)
+
+
+def _run_to_the_end(
+    options: Any, lines: _Lines, folder: RunFolder, checkpoint: Path | None, stop: StopRequest
+) -> int:
+    session = lines.session
     lines.begin()
     with stop.listening():  # not before: a wish would wait for processes that will never come
-        records = _trained(session, folder, checkpoint, stop, lines, options.num_workers)
+        records = _trained(session, folder, checkpoint, stop, lines, options)
         lines.say(recipes.write_timeline(session, folder))
         stopped = records is None or session.engine.stopped
         if stopped:
-            kept = f"a checkpoint is in {path}/" if folder.has_checkpoint() else "nothing was trained yet"
+            has = folder.has_checkpoint()
+            kept = f"a checkpoint is in {folder.path}/" if has else "nothing was trained yet"
             lines.say(f"stopped; {kept}; go on with --resume")
         elif records:
-            _say_result(console, records[-1], options.recipe, config, path)
-        if processes is not None:
-            processes.wait_for_all("end")  # torchrun ends all others when the first one ends with a status
+            _say_result(lines.console, records[-1], options.recipe, session.config, folder.path)
+        if session.processes is not None:
+            # torchrun ends all others when the first one ends with a status
+            session.processes.wait_for_all("end")
     return stop.exit_status if stopped else 0
 
 
@@ -79,14 +100,15 @@ def _trained(
     checkpoint: Path | None,
     stop: StopRequest,
     lines: _Lines,
-    num_workers: int,
+    options: Any,
 ) -> list[EpochRecord] | None:
     """The run's epochs; None where a cached run was stopped."""
     if session.config.parallel == "cached":
-        return _train_cached(session, folder, checkpoint, stop, lines, num_workers)
+        return _train_cached(session, folder, checkpoint, stop, lines, options.num_workers)
     if session.config.parallel == "decoupled":
-        return _train_decoupled(session, folder, checkpoint, lines, num_workers)
-    return _train(session, folder, checkpoint, lines, num_workers)
+        return _train_decoupled(session, folder, checkpoint, lines, options.num_workers)
+    keep = options.keep_checkpoints
+    return _train(session, folder, checkpoint, lines, {"num_workers": options.num_workers, "keep": keep})
 
 
 class _Lines:
@@ -130,11 +152,15 @@ class _Lines:
 
 
 def _train(
-    session: recipes.Session, folder: RunFolder, checkpoint: Path | None, lines: _Lines, num_workers: int
+    session: recipes.Session,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    lines: _Lines,
+    how: dict[str, Any],
 ) -> list[EpochRecord]:
     start = recipes.restore(session, folder, checkpoint)
     if not session.engine.writes:
-        return recipes.train_run(session, folder, start=start, num_workers=num_workers)
+        return recipes.train_run(session, folder, start=start, **how)
     lines.resuming(start)
     config = session.config
     bar = TrainingProgress(
@@ -148,12 +174,7 @@ def _train(
     )
     with bar:
         return recipes.train_run(
-            session,
-            folder,
-            start=start,
-            num_workers=num_workers,
-            on_step=bar.on_step,
-            on_epoch=bar.on_epoch,
+            session, folder, start=start, on_step=bar.on_step, on_epoch=bar.on_epoch, **how
         )
 
 

@@ -120,6 +120,20 @@ def test_several_bad_masks_are_named_together(tmp_path):
         mask_folder(tmp_path)
 
 
+def test_bad_masks_of_both_parts_are_named_together(tmp_path):
+    divided(tmp_path)
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    first, second = (sorted((tmp_path / part / "masks").iterdir())[0] for part in ("train", "val"))
+    for mask, value in ((first, 7), (second, 9)):
+        write(mask, np.full((4, 6), value))
+    with pytest.raises(BadData, match=r"2 images or masks are unfit.*train.*got 7.*val.*got 9"):
+        mask_folder(tmp_path)
+    for mask in (first, second):
+        write(mask, np.zeros((5, 6)))
+    with pytest.raises(BadData, match=r"train.*of 5 x 6, .*val.*of 5 x 6"):
+        mask_folder(tmp_path)
+
+
 def test_masks_of_sixteen_bits_count_as_they_are(tmp_path):
     flat(tmp_path)
     Image.fromarray(np.full((4, 6), 2, dtype=np.uint16)).save(tmp_path / "masks" / "03.png")
@@ -174,6 +188,11 @@ def test_a_jpeg_is_no_mask_and_two_images_of_one_name_are_refused(tmp_path):
     write(tmp_path / "images" / "03.png", np.zeros((4, 6, 3)))
     with pytest.raises(BadData, match=r"same name.*03\.bmp.*03\.png"):
         mask_folder(tmp_path)
+    for mask in list((tmp_path / "masks").iterdir()):
+        mask.rename(mask.with_suffix(".jpg"))
+    (tmp_path / "images" / "03.png").unlink()
+    with pytest.raises(BadData, match=r"there are no masks \(a JPEG does not keep class numbers\)"):
+        mask_folder(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no image", None])
@@ -220,7 +239,7 @@ def test_void_alone_is_allowed_in_a_mask_but_not_in_all(tmp_path):
     assert (masks == VOID).all(2).all(1).sum() == 1
     for path in (tmp_path / "masks").iterdir():  # as tools write masks of one object
         write(path, np.where(np.arange(24).reshape(4, 6) > 9, 255, 0))
-    with pytest.raises(BadData, match=r"one class only besides void.*number the classes 0, 1"):
+    with pytest.raises(BadData, match=r"one class at most besides void.*number the classes 0, 1"):
         mask_folder(tmp_path)
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ def test_folders_are_searched_and_each_file_comes_once(tmp_path):
     other = photo(tmp_path / "other.ico")  # named: any format
     dotted = tmp_path / "b" / "deep" / ".." / "z.png"
     assert find_photos([named, tmp_path / "b", other, dotted]) == [named, *inside, other]
+
+
+def test_pipes_in_folders_are_passed_over(tmp_path):
+    """Opening one would wait for ever; a link to nowhere is a photo that cannot be read."""
+    inside = photo(tmp_path / "b" / "a.png")
+    os.mkfifo(tmp_path / "b" / "pipe.png")
+    (tmp_path / "b" / "link.png").symlink_to("nowhere.png")
+    assert find_photos([tmp_path / "b"]) == [inside, tmp_path / "b" / "link.png"]
 
 
 @pytest.mark.parametrize("what", ["nothing.png", "empty"])

@@ -159,3 +159,17 @@ def test_images_that_are_no_normalised_batch_are_refused(pointwise, task, batch)
         whole(pointwise, batch, task=task)
     with pytest.raises(BadInput, match="not a normalised batch"):
         sliding(pointwise, batch, task=task, window=(4, 4))
+
+
+def test_an_image_that_is_too_small_for_the_network_is_padded(images, task):
+    sizes = []
+
+    class Picky(nn.Module):
+        def forward(self, batch):
+            sizes.append(batch.shape[-2:])
+            return batch
+
+    batch = images(1, 3, 5, 40)
+    found = whole(Picky(), batch, task=task, multiple_of=16, smallest=32)
+    assert sizes == [(32, 48)]
+    torch.testing.assert_close(found, batch.softmax(dim=1))

@@ -123,6 +123,22 @@ def test_compiled_modules_run_in_one_process(mode: str) -> None:
     assert problem == f"compile is set but parallel is {mode!r}, allowed with: none"
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_gradients_are_clipped_to_a_norm(value: float) -> None:
+    assert recipes.problems(RunConfig(clip_gradients=value)) == [
+        f"clip_gradients is {value!r}, allowed: a number above 0, or null"
+    ]
+    assert recipes.problems(RunConfig(on_divergence="reload"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["pipeline", "data", "cached", "decoupled"])
+def test_a_step_is_left_out_in_one_process_only(mode: str) -> None:
+    (problem,) = recipes.problems(RunConfig(on_divergence="skip", parallel=mode))  # type: ignore[arg-type]
+    assert problem == f"on_divergence is 'skip' but parallel is {mode!r}, allowed with: none"
+    clipped = recipes.problems(RunConfig(clip_gradients=1.0, parallel=mode))  # type: ignore[arg-type]
+    assert bool(clipped) == (mode in ("cached", "decoupled"))
+
+
 @pytest.mark.parametrize("mode", ["pipeline", "cached", "decoupled"])
 def test_one_module_has_nothing_to_run_beside(mode: str) -> None:
     config = RunConfig(objective="end-to-end", num_modules=1, parallel=mode)  # type: ignore[arg-type]

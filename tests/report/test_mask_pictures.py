@@ -51,6 +51,7 @@ def test_the_page_has_every_picture_and_escapes_names():
     assert len(re.findall('<img src="data:image/png', section)) == 5 * 3
     assert "&lt;script&gt;" in section and "<script>" not in section
     assert 'href="#predictions"' in text
+    assert "100 % minus the mean intersection over union" in text, "what the test error of masks is"
     assert 'id="predictions"' not in page(None)
 
 

@@ -85,7 +85,8 @@ def test_train_reads_the_options_of_a_cell_as_its_configuration(family):
 
 def test_every_published_family_can_be_swept():
     families = {name.rsplit("-end-to-end", 1)[0] for name in recipes.list_recipes("*-end-to-end")}
-    for family in families:
+    alone = {"cityscapes-deeplabv3-resnet101-60k"}  # a baseline that was published without another method
+    for family in families - alone:
         methods = list_methods(family)
         cells = plan_cells(family, seeds=[0])
         trained = {cell.recipe for cell in cells} - {f"{family}-end-to-end"}

@@ -1,11 +1,16 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 
 from infopro.cli import main
+from infopro.sweep import plan_cells
+from infopro.sweep_command import _beginning, _jobs
 from infopro.training import RunFolder
 
 GRID = ["--num-modules", "4", "--analyze", "none", "--devices", "cpu", "--end-to-end", "false"]
@@ -82,3 +87,34 @@ def test_mistakes_are_one_line_before_anything_starts(arguments, words, tmp_path
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_networks_with_a_class_for_every_pixel_are_trained_and_not_analysed(tmp_path):
+    masks = {"model": "torchvision/lraspp_mobilenet_v3_large", "data": "digits-on-photos-masks"}
+    options = SimpleNamespace(analyze="all", num_workers=0, data_dir=None, probe_images=None)
+    for overrides, analysed in ((masks, 0), ({}, 2)):
+        family = None if overrides else "digits-demo"
+        cells = plan_cells(
+            family, methods=["greedy"], num_modules=[2], seeds=range(1), end_to_end=True, overrides=overrides
+        )
+        jobs = _jobs(cells, tmp_path, options)
+        assert len(cells) == 2 and len(jobs) == 2 + analysed
+        said = "not analysed" in " ".join(_beginning(cells, jobs, [], tmp_path))
+        assert said == (not analysed)
+
+
+def test_a_second_sweep_in_the_same_folder_is_refused(tmp_path, capsys):
+    script = "import sys, time; from pathlib import Path; from infopro.training import locked\n"
+    script += "with locked(Path(sys.argv[1]), what='sweep'):\n    print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, str(tmp_path / "sweep")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        try:
+            other.stdout.readline()
+            for resume in ([], ["--resume"]):
+                assert main(["sweep", "digits-demo", "--output", str(tmp_path / "sweep"), *resume]) == 2
+                (line,) = capsys.readouterr().err.splitlines()
+                assert line.startswith("infopro: another process is writing to the sweep folder")
+                assert f"got process {other.pid} on " in line
+        finally:
+            other.kill()
+    assert [file.name for file in (tmp_path / "sweep").iterdir()] == [".lock"]

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -341,6 +342,14 @@ def test_the_last_two_are_kept(tmp_path, trained):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0003", "epoch-0004", "epoch-0005"]
 
 
+def test_the_best_one_is_kept_besides(tmp_path, trained):
+    for epoch in range(1, 6):
+        save_checkpoint(tmp_path, *trained, state(epoch), keep=1, spare=["epoch-0002"])
+    assert [path.name for path in checkpoints(tmp_path)] == ["epoch-0002", "epoch-0005"]
+    save_sharded(tmp_path, [trained] * K, state(6), keep=1, spare=["epoch-0005"])
+    assert [path.name for path in checkpoints(tmp_path)] == ["epoch-0005", "epoch-0006"]
+
+
 def test_the_middle_of_an_epoch_has_its_place(tmp_path, trained):
     for epoch, done in ((1, 0), (0, 90), (1, 900), (1, 20), (0, 1000), (2, 0)):
         save_checkpoint(tmp_path, *trained, state(epoch, step=done), keep=99)
@@ -631,3 +640,85 @@ def test_a_full_disk_is_explained_and_leaves_the_checkpoints_before_it(tmp_path,
     with pytest.raises(BadRun, match=r"cannot be written: got I/O error: No space left .*; free space"):
         save_checkpoint(tmp_path, local, optimizer, state(2))
     assert checkpoints(tmp_path) == [first]
+
+
+class Disk:
+    """Refuses the `last`-th thing that is asked of it, and everything after it, as a full disk does."""
+
+    def __init__(self, patch, last):
+        import safetensors.torch
+
+        self.left, self.asked = last, []
+        patch.setattr("safetensors.torch.save_file", self.guarded("file", safetensors.torch.save_file))
+        patch.setattr("os.fsync", self.guarded("fsync", os.fsync))
+        patch.setattr("os.replace", self.guarded("rename", os.replace))
+
+    def guarded(self, name, real):
+        def ask(*arguments):
+            self.asked.append(name)
+            self.left -= 1
+            if self.left <= 0:
+                if name == "file":  # as much of it as there was room for
+                    arguments[1].write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments)
+
+        return ask
+
+
+# what a checkpoint asks of the disk: three files of tensors, state, folder, its name, the folder above
+ORDER_OF_A_SAVE = [*("file", "fsync") * 3, "fsync", "fsync", "rename", "fsync"]
+
+
+@pytest.mark.parametrize("refused", range(len(ORDER_OF_A_SAVE)))
+def test_wherever_the_disk_gets_full_nothing_half_written_stays(
+    tmp_path, build, trained, monkeypatch, refused
+):
+    good = save_checkpoint(tmp_path, *trained, state(1))
+    before = {file.name: file.read_bytes() for file in good.iterdir()}
+    step(*trained, seed=1)
+    with monkeypatch.context() as patch:
+        disk = Disk(patch, last=refused + 1)
+        with pytest.raises(BadRun, match=r"cannot be written: got .*No space left on device; free space"):
+            save_checkpoint(tmp_path, *trained, state(2))
+    assert disk.asked == ORDER_OF_A_SAVE[: refused + 1]
+    has_its_name = refused > ORDER_OF_A_SAVE.index("rename")
+    left = [good, tmp_path / "epoch-0002"] if has_its_name else [good]
+    assert sorted(tmp_path.iterdir()) == checkpoints(tmp_path) == left
+    assert {file.name: file.read_bytes() for file in good.iterdir()} == before
+    path = save_checkpoint(tmp_path, *trained, state(2))
+    other = build(seed=1)
+    assert load_checkpoint(path, other, optimizer_of(other)) == state(2)
+
+
+def test_a_disk_that_is_full_for_one_process_of_several(tmp_path, trained, monkeypatch):
+    good = save_checkpoint(tmp_path, *trained, state(1))
+    names = names_of(trained[0], 0)
+    with monkeypatch.context() as patch:
+        Disk(patch, last=3)
+        with pytest.raises(BadRun, match=r"heads-1-of-3.safetensors cannot be written"):
+            write_shard(tmp_path, *trained, state(2), shard="1-of-3", names=names)
+    assert not (tmp_path / ".epoch-0002.partial/heads-1-of-3.safetensors").exists()
+    assert checkpoints(tmp_path) == [good]
+    path = save_sharded(tmp_path, [trained] * K, state(2))
+    assert sorted(file.name for file in path.iterdir()) == [*FILES, "state.json"]
+
+
+def test_what_stood_under_a_name_comes_back_if_it_cannot_be_given_anew(tmp_path, build, trained, monkeypatch):
+    good = save_checkpoint(tmp_path, *trained, state(1))
+    before = {file.name: file.read_bytes() for file in good.iterdir()}
+    step(*trained, seed=1)
+    real, calls = os.replace, []
+
+    def second_fails(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        real(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", second_fails)
+        with pytest.raises(BadRun, match="Input/output error"):
+            save_checkpoint(tmp_path, *trained, state(1))
+    assert list(tmp_path.iterdir()) == [good]
+    assert {file.name: file.read_bytes() for file in good.iterdir()} == before

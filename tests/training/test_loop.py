@@ -157,7 +157,9 @@ def test_divergence_stops_and_names_the_module(data, build):
     local = build(objective=Greedy())
     schedule = make_schedule("constant", base=1e6, epochs=EPOCHS, warmup_epochs=0)
     finished = []
-    with pytest.raises(Diverged, match=r"the \w+ loss of module \d is not finite in epoch \d: got (nan|inf)"):
+    with pytest.raises(
+        Diverged, match=r"the \w+ loss of module \d is not finite in epoch \d, step \d: got (nan|inf)"
+    ):
         run(local, data, optimizer_of(local), schedule=schedule, on_epoch=finished.append)
     assert len(finished) < EPOCHS and all(abs(r.losses[-1]["total"]) < float("inf") for r in finished)
 
@@ -166,7 +168,7 @@ def test_only_the_module_that_diverged_is_named(data, build):
     local = build(objective=Greedy())
     with torch.no_grad():
         local.stages[1].heads["task"].layers[2].bias.fill_(float("nan"))
-    with pytest.raises(Diverged, match="the task loss of module 2 is not finite in epoch 1: got nan"):
+    with pytest.raises(Diverged, match="the task loss of module 2 is not finite in epoch 1, step 1: got nan"):
         run(local, data, optimizer_of(local))
 
 

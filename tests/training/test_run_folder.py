@@ -1,9 +1,11 @@
+import errno
 import json
+import os
 
 import pytest
 
 from infopro.errors import BadRun
-from infopro.training import RunFolder
+from infopro.training import RunFolder, locked
 
 CONFIGURATION = {"model": "cifar-resnet32", "seed": 0, "cuts": ["layer1.0"]}
 
@@ -110,3 +112,86 @@ def test_the_newest_complete_checkpoint_is_the_last(folder):
         (folder.checkpoint_folder / name / "state.json").write_text("{}")
     assert folder.has_checkpoint()
     assert folder.last_checkpoint() == folder.checkpoint_folder / "epoch-0010"
+
+
+def test_a_line_of_the_log_is_on_the_disk_before_a_checkpoint_says_so(folder, record, monkeypatch):
+    synced, real = [], os.fsync
+    monkeypatch.setattr("os.fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), real(fd)))
+    folder.append(record())
+    assert synced == [(folder.path / "log.jsonl").stat().st_ino, folder.path.stat().st_ino]
+
+
+@pytest.mark.parametrize("moment", range(1, 7))
+def test_a_run_that_was_killed_at_its_beginning_may_begin_again(tmp_path, monkeypatch, moment):
+    """Killed at any fsync or rename of `create`: what it leaves is a run, or as good as nothing."""
+    calls = iter(range(1, 99))
+
+    def killed(real):
+        def call(*arguments):
+            if next(calls) == moment:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        return call
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch, locked(path):
+        for name in ("fsync", "replace"):
+            patch.setattr(f"os.{name}", killed(getattr(os, name)))
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder.create(path, configuration=CONFIGURATION, record={"torch": "2.11"})
+    if (path / "config.json").exists():
+        opened = RunFolder.open(path)
+    else:
+        opened = RunFolder.create(path, configuration=CONFIGURATION, record={"torch": "2.11"})
+    assert opened.configuration == CONFIGURATION and opened.record == {"torch": "2.11"}
+    assert not list(path.glob(".*.partial"))
+
+
+def test_others_files_are_no_beginning(tmp_path):
+    (tmp_path / "run.json").write_text("mine")
+    with pytest.raises(BadRun, match="the run folder exists"):
+        RunFolder.create(tmp_path, configuration={}, record={})
+    with locked(tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(BadRun, match="the run folder exists"):
+            RunFolder.create(tmp_path, configuration={}, record={})
+    assert (tmp_path / "run.json").read_text() == "mine"
+
+
+def test_a_full_disk_ends_the_log_in_one_line_and_leaves_what_was(folder, record, monkeypatch):
+    folder.append(record(epoch=1))
+    folder.append(record(epoch=2))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(BadRun, match=r"log.jsonl cannot be written: got .*No space left .*; free space"):
+            folder.append(record(epoch=3))
+        with pytest.raises(BadRun, match=r"log.jsonl cannot be written: got .*No space left .*; free space"):
+            folder.truncate_log(last_epoch=1)
+    folder.truncate_log(last_epoch=2)
+    assert [r.epoch for r in folder.log()] == [1, 2]
+
+
+def test_the_best_epochs_checkpoint_is_the_first_of_equals(folder, record):
+    assert folder.best_name() is None
+    with pytest.raises(BadRun, match="no checkpoint of its best epoch"):
+        folder.best_checkpoint()
+    for epoch, error in ((1, 50.0), (2, 40.0), (3, 45.0), (4, 40.0)):
+        folder.append(record(epoch=epoch, test_error=error))
+    assert folder.best_name() == "epoch-0002"
+    with pytest.raises(BadRun, match=r"no checkpoint of its best epoch.*; allowed: the last one; pass"):
+        folder.best_checkpoint()
+    (folder.checkpoint_folder / "epoch-0002").mkdir()
+    (folder.checkpoint_folder / "epoch-0002/state.json").write_text("{}")
+    assert folder.best_checkpoint() == folder.checkpoint_folder / "epoch-0002"
+
+
+def test_a_cached_run_has_no_best_one(tmp_path, record):
+    """Its checkpoints count the epochs of all modules, its log those of the last one."""
+    folder = RunFolder.create(tmp_path / "run", configuration={"parallel": "cached"}, record={})
+    folder.append(record(epoch=1))
+    assert folder.best_name() is None

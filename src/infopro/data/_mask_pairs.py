@@ -34,8 +34,9 @@ def found_pairs(
     """
     found = (_by_name(source, images, SUFFIXES), _by_name(source, masks, MASK_SUFFIXES))
     where = f"{quoted(source.root / images)} and {quoted(source.root / masks)}"
-    if not any(found):
-        what = "there are no images with masks"
+    if not found[1]:
+        lossy = " (a JPEG does not keep class numbers)" if _by_name(source, masks, SUFFIXES) else ""
+        what = f"there are no {'masks' if found[0] else 'images with masks'}{lossy}"
         raise BadData(what, got=where, allowed=f"masks of {', '.join(sorted(MASK_SUFFIXES))}")
     return joined(*found, where=where, names=names)
 
@@ -85,7 +86,7 @@ def mask_data(
         BadData: an empty part, a file that cannot be read, masks of another size than their images.
     """
     parts, extents = zip(
-        *(surveyed(MaskFiles(root, images, masks, classes)) for images, masks in (train, test)), strict=True
+        *surveyed([MaskFiles(root, images, masks, classes) for images, masks in (train, test)]), strict=True
     )
     return ImageData(
         name=name,

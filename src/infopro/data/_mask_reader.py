@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,34 +87,41 @@ class MaskReader:
                 f"a value in the mask {quoted(path)} is no class",
                 got=listed([str(value) for value in wrong]),
                 allowed=_ranges(sorted(self._files.classes)),
+                remedy="correct the mask, or the list of classes",
             )
         return found.astype(np.uint8)
 
 
-def surveyed(files: MaskFiles) -> tuple[MaskFiles, tuple[int, int]]:
+def surveyed(parts: Sequence[MaskFiles]) -> list[tuple[MaskFiles, tuple[int, int]]]:
     """The same with `own_size` found out, and the largest rows and columns.
 
     Errors:
-        BadData: no images at all, files that cannot be read, masks of another size than their images.
+        BadData: no images at all, files that cannot be read, masks of another size than their images; of all
+            parts in one message.
     """
-    if not len(files):
-        raise BadData("a part of the data set has no images", got=quoted(files.root))
-    extents = _for_all(files, MaskReader(files).extents)
+    empty = [files for files in parts if not len(files)]
+    if empty:
+        raise BadData("a part of the data set has no images", got=quoted(empty[0].root))
+    extents = _for_all(_jobs(files, MaskReader(files).extents) for files in parts)
     wrong = [
         _sizes(files.root / image, of_image, files.root / mask, of_mask)
-        for image, mask, (of_image, of_mask) in zip(files.image_files, files.mask_files, extents, strict=True)
+        for files, found in zip(parts, extents, strict=True)
+        for image, mask, (of_image, of_mask) in zip(files.image_files, files.mask_files, found, strict=True)
         if of_image != of_mask
     ]
     if wrong:
         raise _other_size(wrong)
-    sizes = {of_image for of_image, _ in extents}
+    return [_sized(files, {size for size, _ in found}) for files, found in zip(parts, extents, strict=True)]
+
+
+def _sized(files: MaskFiles, sizes: set[tuple[int, int]]) -> tuple[MaskFiles, tuple[int, int]]:
     largest = max(rows for rows, _ in sizes), max(columns for _, columns in sizes)
     return replace(files, own_size=largest if len(sizes) == 1 else None), largest
 
 
 def highest_values(files: MaskFiles) -> list[int]:
     """The highest value of each mask's file, VOID left out; 0 where all is VOID."""
-    return _for_all(files, MaskReader(files).highest)
+    return _for_all([_jobs(files, MaskReader(files).highest)])[0]
 
 
 def decode_once(data: ImageData, *, max_bytes: int = MAX_BYTES) -> ImageData:
@@ -129,12 +137,16 @@ def decode_once(data: ImageData, *, max_bytes: int = MAX_BYTES) -> ImageData:
     pixels = sum(len(part) * rows * columns for part, (rows, columns) in zip(parts, sizes, strict=True))
     if pixels * CHANNELS > max_bytes:
         return data
-    return replace(data, train=_decoded(data.train), test=_decoded(data.test))
+    prepared = [_to_decode(part) for part in (data.train, data.test)]
+    _for_all(jobs for _, jobs in prepared)
+    (train, _), (test, _) = prepared
+    return replace(data, train=train, test=test)
 
 
-def _decoded(files: Images) -> Images:
+def _to_decode(files: Images) -> tuple[Images, list[Callable[[], None]]]:
+    """What will hold the decoded images and masks, and the work that fills it."""
     if not isinstance(files, MaskFiles) or files.common_size is None:
-        return files
+        return files, []
     rows, columns = files.common_size
     images = torch.empty((len(files), 3, rows, columns), dtype=torch.uint8)
     masks = torch.empty((len(files), rows, columns), dtype=torch.uint8)
@@ -143,31 +155,30 @@ def _decoded(files: Images) -> Images:
     def decode(index: int) -> None:
         images[index], masks[index] = reader.pair(index)
 
-    _for_all(files, decode)
-    return MaskTensors(images, masks)
+    return MaskTensors(images, masks), _jobs(files, decode)
 
 
-def _for_all(files: MaskFiles, read: Callable[[int], T]) -> list[T]:
-    """What reading each pair gives, in threads: Pillow decodes outside the interpreter lock."""
+def _jobs(files: MaskFiles, read: Callable[[int], T]) -> list[Callable[[], T]]:
+    return [partial(read, index) for index in range(len(files))]
 
-    def attempt(index: int) -> T | BadData:
+
+def _for_all(parts: Iterable[Sequence[Callable[[], T]]]) -> list[list[T]]:
+    """What each part's jobs give, in threads: Pillow decodes outside the interpreter lock."""
+
+    def attempt(job: Callable[[], T]) -> T | BadData:
         try:
-            return read(index)
+            return job()
         except BadData as error:
             return error
 
-    found, errors = [], []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for result in pool.map(attempt, range(len(files))):
-            if isinstance(result, BadData):
-                errors.append(result)
-            else:
-                found.append(result)
+        results = [list(pool.map(attempt, jobs)) for jobs in parts]
+    errors = [result for part in results for result in part if isinstance(result, BadData)]
     if len(errors) > 1:
         raise BadData(f"{len(errors)} images or masks are unfit", got=listed([str(each) for each in errors]))
     if errors:
         raise errors[0]
-    return found
+    return [[result for result in part if not isinstance(result, BadData)] for part in results]
 
 
 def _other_size(sizes: list[str]) -> BadData:

@@ -12,9 +12,19 @@ from torch import Tensor
 
 from infopro.errors import BadConfiguration, BadInput
 
-__all__ = ["VOID", "JointAugmentation", "MaskFiles", "MaskTensors"]
+__all__ = ["VOID", "JointAugmentation", "MaskFiles", "MaskTensors", "padded_side"]
 
 VOID = 255  # the value of pixels without a class: they are neither trained nor tested on
+
+
+def padded_side(side: int, *, multiple_of: int, smallest: int = 1) -> int:
+    """How long a side becomes for a network that wants multiples of a number, and no less than another.
+
+    Example:
+        >>> padded_side(360, multiple_of=32), padded_side(64, multiple_of=16, smallest=128)
+        (384, 128)
+    """
+    return -(-max(side, smallest) // multiple_of) * multiple_of
 
 
 @dataclass(frozen=True)

@@ -69,14 +69,16 @@ class Source:
             return archive.read(name)
         except Exception as error:  # zipfile, zlib and lzma each raise their own
             where = quoted(self.root / name)
-            raise BadData(f"cannot read the archive ({one_line(error)})", got=where) from error
+            what = f"cannot read the archive ({one_line(error)})"
+            raise BadData(what, got=where, remedy="copy or download it anew") from error
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise BadData(f"cannot read the zip archive ({one_line(error)})", got=quoted(path)) from error
+        what = f"cannot read the zip archive ({one_line(error)})"
+        raise BadData(what, got=quoted(path), remedy="copy or download it anew") from error
 
 
 def _is_hidden(name: str) -> bool:

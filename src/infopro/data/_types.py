@@ -147,6 +147,8 @@ class ImageData:
     colours: tuple[
         tuple[int, int, int], ...
     ] = ()  # of the classes in pictures of masks, 0 to 255; () for labels
+    multiple_of: int = 1  # images with masks are padded to such sides before the network is tested on them
+    smallest: int = 1  # likewise: the least side
 
     @property
     def has_masks(self) -> bool:

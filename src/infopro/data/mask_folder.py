@@ -137,8 +137,8 @@ def _numbered_classes(root: Path, parts: Sequence[Pairs]) -> Classes:
         raise BadData(f"a value in the mask {where} is no class", got=highest, allowed=f"0 to {VOID}")
     if highest < 1:
         raise BadData(
-            f"the masks of {quoted(root)} have one class only besides void (255)",
-            got=f"highest value {highest}",
+            f"the masks of {quoted(root)} have one class at most besides void (255)",
+            got="values 0 and 255 only",
             remedy=f"number the classes 0, 1, ..., or name them in {CLASS_LIST}",
         )
     return tuple(str(number) for number in range(highest + 1)), default_colours(highest + 1)

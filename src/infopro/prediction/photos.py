@@ -109,7 +109,8 @@ def grey(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _files_in(folder: Path) -> list[Path]:
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
-    images = sorted(f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    named = (f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    images = sorted(f for f in named if f.is_file() or f.is_symlink())  # opening a pipe would wait for ever
     if not images:
         raise BadData("there are no images in the folder", got=quoted(folder))
     return images

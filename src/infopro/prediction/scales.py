@@ -31,6 +31,7 @@ class Inference:
         scales: of the image, each seen once; (1.0,) is SS of InfoPro's Table 5, `MULTI_SCALE` is MS.
         flip: see every scale mirrored left to right, too.
         multiple_of: what the network wants an image's sides to be divisible by.
+        smallest: the least side that the network takes.
         batch_size: images or windows that go through the network at once.
 
     Errors:
@@ -50,6 +51,7 @@ class Inference:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     multiple_of: int = 1
+    smallest: int = 1
     batch_size: int = 4
 
     def __post_init__(self) -> None:
@@ -101,8 +103,9 @@ def _at_scale(model: nn.Module, images: Tensor, task: Task, inference: Inference
 
 def _once(model: nn.Module, images: Tensor, task: Task, inference: Inference) -> Tensor:
     if inference.window is None:
+        sides = {"multiple_of": inference.multiple_of, "smallest": inference.smallest}
         parts = torch.split(images, inference.batch_size)
-        return torch.cat([whole(model, part, task=task, multiple_of=inference.multiple_of) for part in parts])
+        return torch.cat([whole(model, part, task=task, **sides) for part in parts])
     return sliding(
         model,
         images,
@@ -121,12 +124,13 @@ def _resized(maps: Tensor, size: Size, *, antialias: bool) -> Tensor:
 
 def _window_problems(inference: Inference) -> Iterator[str]:
     window, stride, multiple = inference.window, inference.stride, max(1, inference.multiple_of)
+    smallest = max(1, inference.smallest)
     if window is None:
         if stride is not None:
             yield f"stride is {stride} without a window; pass window, too"
         return
-    if min(window) < 1 or any(side % multiple for side in window):
-        steps = "1 or more" if multiple == 1 else f"multiples of {multiple}, for this network"
+    if min(window) < smallest or any(side % multiple for side in window):
+        steps = f"{smallest} or more" + (f" and multiples of {multiple}" if multiple > 1 else "")
         yield f"window is {window}, allowed: rows and columns, {steps}"
         return
     rows, columns = stride or default_stride(window)
@@ -140,6 +144,6 @@ def _other_problems(inference: Inference) -> Iterator[str]:
         yield f"scales is {scales}, allowed: one or more numbers above 0"
     if inference.size is not None and min(inference.size) < 1:
         yield f"size is {inference.size}, allowed: rows and columns, 1 or more"
-    for name in ("multiple_of", "batch_size"):
+    for name in ("multiple_of", "smallest", "batch_size"):
         if getattr(inference, name) < 1:
             yield f"{name} is {getattr(inference, name)}, allowed: 1 or more"

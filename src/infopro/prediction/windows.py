@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infopro.data._mask_types import padded_side
 from infopro.errors import BadInput
 from infopro.heads import at_least_float32
 from infopro.tasks import Task
@@ -18,12 +19,12 @@ __all__ = ["default_stride", "sliding", "whole", "window_starts"]
 Size = tuple[int, int]  # rows, columns
 
 
-def whole(model: nn.Module, images: Tensor, *, task: Task, multiple_of: int = 1) -> Tensor:
+def whole(model: nn.Module, images: Tensor, *, task: Task, multiple_of: int = 1, smallest: int = 1) -> Tensor:
     """Class probabilities of images that go through the network as they are.
 
-    Where `multiple_of` does not divide a side, the image is padded below and on the right by zeros, the
-    normalised mean, and what was predicted there is cut off. A network's map of another size than its input
-    is resized before the softmax, bilinearly, corners not aligned.
+    Where `multiple_of` does not divide a side, or it is below `smallest`, the image is padded below and on
+    the right by zeros, the normalised mean, and what was predicted there is cut off. A network's map of
+    another size than its input is resized before the softmax, bilinearly, corners not aligned.
 
     Shapes: float32 [N, channels, H, W], normalised -> [N, C, H, W] in at least float32.
 
@@ -39,10 +40,11 @@ def whole(model: nn.Module, images: Tensor, *, task: Task, multiple_of: int = 1)
     """
     _check(images)
     rows, columns = images.shape[-2:]
-    padded = _padded(
-        images, (-(-rows // multiple_of) * multiple_of, -(-columns // multiple_of) * multiple_of)
+    size = (
+        padded_side(rows, multiple_of=multiple_of, smallest=smallest),
+        padded_side(columns, multiple_of=multiple_of, smallest=smallest),
     )
-    return _through(model, padded, task)[..., :rows, :columns]
+    return _through(model, _padded(images, size), task)[..., :rows, :columns]
 
 
 def sliding(

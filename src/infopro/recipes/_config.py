@@ -48,6 +48,8 @@ class RunConfig:
     weight_decay: float = 1e-4  # on every parameter, BatchNorm's included
     schedule: Literal["paper", "cosine", "poly", "constant"] = "paper"  # paper: InfoPro's, by epochs
     warmup_epochs: float = 10.0  # in which the learning rate rises
+    clip_gradients: float | None = None  # largest L2 norm of a module's gradients, heads included; null: any
+    on_divergence: Literal["stop", "skip"] = "stop"  # what follows a loss that is not finite
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; parameters stay float32
     checkpoint: Literal["none", "blocks", "everything"] = "none"  # what runs twice, and is not kept meanwhile
     compile: bool = False  # every module with its heads and loss by torch.compile
@@ -136,6 +138,8 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "weight_decay": _at_least(0),
     "schedule": _one_of("paper", "cosine", "poly", "constant"),
     "warmup_epochs": _at_least(0),
+    "clip_gradients": ("a number above 0, or null", lambda v: v is None or (math.isfinite(v) and v > 0)),
+    "on_divergence": _one_of("stop", "skip"),
     "precision": _one_of("float32", "bfloat16"),
     "checkpoint": _one_of("none", "blocks", "everything"),
     "anchors": _at_least(2),
@@ -209,6 +213,10 @@ def _parallel_problems(config: RunConfig) -> Iterator[str]:
         yield f"compile is set but parallel is {config.parallel!r}, allowed with: none"
     if config.num_modules == 1 and config.parallel in ("pipeline", "cached", "decoupled"):
         yield f"parallel is {config.parallel!r} but num_modules is 1, allowed: none, data"
+    if config.clip_gradients is not None and config.parallel in ("cached", "decoupled"):
+        yield f"clip_gradients is set but parallel is {config.parallel!r}, allowed: none, pipeline, data"
+    if config.on_divergence == "skip" and config.parallel != "none":
+        yield f"on_divergence is 'skip' but parallel is {config.parallel!r}, allowed with: none"
     for name in ("synchronise_batch_norm", "gather_contrast"):
         # one process sees the whole batch anyway: it may go on with a run of several
         if getattr(config, name) and config.parallel in ("cached", "decoupled"):

@@ -21,15 +21,20 @@ def describe(session: Session) -> str:
     heads = sum(p.numel() for p in local.heads.parameters())
     cuts = ", ".join(local.split.cuts) or "none: end to end"
     lines = [
-        f"{config.model} ({parameters:,} parameters, heads {heads:,}) on {data.name}: "
-        f"{len(data.train):,} training and {len(data.test):,} test images of "
-        f"{'x'.join(map(str, data.image_shape))}",
+        f"{config.model} ({parameters:,} parameters, heads {heads:,}) on {data.name}: {_images(session)}",
         f"{config.objective}, K = {local.split.num_modules}, cuts: {cuts}",
         f"{config.epochs} epochs, batch {config.batch_size}, {config.precision} on {session.device}, "
         f"seed {config.seed}",
         *(f"note: {note}" for note in local.split.notes),
     ]
     return "\n".join(lines)
+
+
+def _images(session: Session) -> str:
+    data, shape = session.data, "x".join(map(str, session.data.image_shape))
+    if session.config.crop is None:
+        return f"{len(data.train):,} training and {len(data.test):,} test images of {shape}"
+    return f"{len(data.train):,} training images, crops of {shape}, and {len(data.test):,} whole test images"
 
 
 def published_text(recipe: Recipe, config: RunConfig | None = None) -> str:

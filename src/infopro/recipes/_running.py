@@ -6,7 +6,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,14 @@ from infopro.memory import PRECISIONS
 from infopro.recipes._config import RunConfig
 from infopro.recipes._mask_examples import write_mask_examples
 from infopro.recipes._pictures import Pictures
+from infopro.recipes._saving import save_state
 from infopro.recipes._session import Session
 from infopro.recipes._stored import plain, unlike_defaults
 from infopro.report.timeline import format_idle_shares, write_timeline_page
 from infopro.training import (
+    KEPT,
     Checkpoint,
+    Diverged,
     EpochSums,
     Position,
     RunFolder,
@@ -29,12 +31,11 @@ from infopro.training import (
     describe_environment,
     load_checkpoint,
     make_schedule,
-    publish,
+    newest_intact,
+    refuse_locked,
     remove_partial,
-    save_checkpoint,
-    take_part,
+    rename_damaged,
     train,
-    write_shard,
 )
 from infopro.training.schedules import Schedule
 from infopro.types import EpochRecord
@@ -52,25 +53,40 @@ __all__ = [
 
 
 def refuse_existing(path: Path, *, resume: bool) -> None:
-    """Fail before the data is loaded and the network built, not after."""
-    if not resume:
+    """Fail before the data is loaded and the network built, not after.
+
+    Raises:
+        BadRun: a folder that exists without `resume`, or one that another process is writing to.
+    """
+    refuse_locked(path)
+    if not (resume and (path / "config.json").exists()):
         RunFolder.require_new(path)
 
 
 def open_run(
-    session: Session, path: Path, *, name: str, resume: bool, data_dir: Path | None
+    session: Session,
+    path: Path,
+    *,
+    name: str,
+    resume: bool,
+    data_dir: Path | None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> tuple[RunFolder, Path | None]:
-    """The run's folder, and the checkpoint to go on from.
+    """The run's folder, and the checkpoint to go on from: the newest one that is whole.
 
     Of several processes the one that writes opens it; the folder must be one that all of them see.
 
+    Args:
+        say: called with a line for each newer checkpoint that is damaged, and is now called `NAME.damaged`.
+
     Raises:
-        BadRun: a folder that exists without `resume`, or one of another configuration.
+        BadRun: a folder that exists without `resume`, or one of another configuration; one whose checkpoints
+            are all damaged.
     """
     checkpoint = None
     if session.engine.writes:
         record = _run_record(session, name, data_dir)
-        checkpoint = _open(path, plain(session.config), record, resume=resume)
+        checkpoint = _open(path, plain(session.config), record, resume=resume, say=say)
     if session.processes is not None:
         checkpoint = session.processes.agree("checkpoint", checkpoint)
     folder = RunFolder.open(path)
@@ -106,6 +122,8 @@ def fit(session: Session, **options: Any) -> list[EpochRecord]:
         seed=config.seed,
         device=session.device,
         precision=PRECISIONS[config.precision],
+        clip_gradients=config.clip_gradients,
+        on_divergence=config.on_divergence,
         engine=session.engine,
         **options,
     )
@@ -127,12 +145,14 @@ def train_run(
     *,
     start: Position,
     num_workers: int = 0,
+    keep: int = KEPT,
     on_step: Callable[[int, int], object] | None = None,
     on_epoch: Callable[[EpochRecord], object] | None = None,
 ) -> list[EpochRecord]:
     """Train, writing one log line, one TensorBoard point and one checkpoint after every epoch.
 
-    Asked to stop, it leaves a checkpoint of the last step.
+    Asked to stop, it leaves a checkpoint of the last step. The last `keep` checkpoints stay, and the best
+    epoch's.
     """
     engine = session.engine
     done = folder.log() if engine.writes else []
@@ -157,8 +177,10 @@ def train_run(
             num_workers=num_workers,
             on_step=on_step,
             on_epoch=log,
-            save=lambda position: save_state(session, folder, position),
+            save=lambda position: save_state(session, folder, position, keep=keep),
         )
+    except Diverged as error:
+        raise Diverged(f"{session.config.objective}: {error}") from error
     finally:
         if board is not None:
             board.close()
@@ -195,39 +217,14 @@ def write_timeline(session: Session, folder: RunFolder) -> str | None:
     return f"{format_idle_shares(idle_shares(timelines))}\ntimeline in {folder.path}/timeline/, {drawn}"
 
 
-def save_state(session: Session, folder: RunFolder, position: Position) -> None:
-    """A checkpoint, of which each process writes what it holds."""
-    engine, local = session.engine, session.local
-    totals = asdict(position.sums) if position.step else {}
-    state = Checkpoint(
-        epoch=position.epoch,
-        best_test_error=position.best_test_error,
-        configuration=plain(session.config),
-        step=position.step,
-        totals=totals,
-    )
-    with engine.span("checkpoint"):
-        if len(engine.stages) == len(local.stages):
-            if engine.writes:
-                save_checkpoint(folder.checkpoint_folder, local, session.optimizer, state)
-            else:
-                take_part(local, session.optimizer, names=local.state_dict().keys())
-            return
-        assert isinstance(engine, Pipeline)
-        shard = None
-        if engine.replica == 0:
-            name = f"{engine.stages.start + 1}-of-{len(local.stages)}"
-            shard = write_shard(
-                folder.checkpoint_folder, local, session.optimizer, state, shard=name, names=engine.names()
-            )
-        else:
-            take_part(local, session.optimizer, names=engine.names())
-        shards = engine.gather(shard)
-        if shards is not None:
-            publish(folder.checkpoint_folder, state, shards)
-
-
-def _open(path: Path, configuration: dict[str, Any], record: dict[str, Any], *, resume: bool) -> str | None:
+def _open(
+    path: Path,
+    configuration: dict[str, Any],
+    record: dict[str, Any],
+    *,
+    resume: bool,
+    say: Callable[[str], object],
+) -> str | None:
     """The name of the checkpoint to go on from, in a folder that exists now."""
     if not (resume and (path / "config.json").exists()):
         RunFolder.create(path, configuration=configuration, record=record)
@@ -235,10 +232,14 @@ def _open(path: Path, configuration: dict[str, Any], record: dict[str, Any], *, 
     folder = RunFolder.open(path)
     folder.require_same(unlike_defaults(configuration, folder.configuration))
     remove_partial(folder.checkpoint_folder)
-    if not folder.has_checkpoint():
+    newest, damaged = newest_intact(folder.checkpoint_folder)
+    if newest is None:
         folder.truncate_log(last_epoch=0)
         return None
-    return folder.last_checkpoint().name
+    for path, error in damaged.items():
+        say(f"{str(error).partition(';')[0]}: passed over, now called {path.name}.damaged")
+    rename_damaged(damaged)
+    return newest.name
 
 
 def _cut_log(folder: RunFolder, state: Checkpoint) -> None:

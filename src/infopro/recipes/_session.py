@@ -22,8 +22,9 @@ from infopro.localization import localize
 from infopro.memory import PRECISIONS
 from infopro.prediction import Inference, evaluate_dense
 from infopro.recipes._config import RunConfig, build_objective, check
+from infopro.recipes._single_images import refuse_single_images
 from infopro.recipes._stored import from_plain
-from infopro.recipes._task import make_task, require_read
+from infopro.recipes._task import make_task, make_testable, require_read
 from infopro.recipes._together import make_engine
 from infopro.tasks import Task
 from infopro.training import (
@@ -103,6 +104,7 @@ def prepare_data(
     models.check_targets(config.model, dense=limited.has_masks, data=limited.name)
     if config.crop is not None or config.scale is not None:
         limited = data_sets.crop(limited, size=config.crop, scale=config.scale)
+    limited = make_testable(config, limited)
     return replace(limited, train=limited.train.to(device), test=limited.test.to(device))
 
 
@@ -131,6 +133,8 @@ def prepare(
     torch.manual_seed(config.seed)
     model = make_network(config, data, device, pretrained=config.pretrained)
     example = example_images(data, device)
+    replicas = 1 if processes is None else processes.replicas
+    refuse_single_images(config, model, data, example, replicas=replicas)
     local = make_local(config, model, data, example, cuts=config.cuts)
     if config.compile:
         _require_compiler(device)
@@ -228,15 +232,17 @@ def evaluate_run(
     device: torch.device,
     num_workers: int = 0,
     inference: Inference | None = None,
+    best: bool = False,
 ) -> tuple[Checkpoint, Evaluation]:
     """Rebuild a run's network from its configuration and test its last checkpoint; no heads, no split.
 
     Args:
+        best: the checkpoint of the epoch with the best test result instead.
         inference: of masks, how each image is looked at; None: whole, as training tests.
     """
     folder, config, data = open_with_data(path, data_dir=data_dir, download=download, device=device)
     model = make_network(config, data, device)
-    state = load_model(folder.last_checkpoint(), model)
+    state = load_model(folder.best_checkpoint() if best else folder.last_checkpoint(), model)
     task, precision = task_of(config, data).to(device), PRECISIONS[config.precision]
     if inference is None:
         how: dict[str, Any] = {"device": device, "precision": precision, "num_workers": num_workers}

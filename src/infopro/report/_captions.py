@@ -8,9 +8,9 @@ __all__ = ["TEXTS"]
 TEXTS: dict[str, tuple[str, str]] = {
     "learning-curves": (
         "Test error while training",
-        "One line per method, one point per epoch: the share of test images that the whole network gets "
-        "wrong after that epoch, a mean where there are several runs; the band is one standard deviation "
-        "above and below it. Lower is better. The result is the last point of a line, not its lowest.",
+        "One line per method, one point per epoch: the test error of the whole network after that epoch, a "
+        "mean where there are several runs; the band is one standard deviation above and below it. Lower is "
+        "better. The result is the last point of a line, not its lowest.",
     ),
     "module-losses": (
         "Training loss of each module",

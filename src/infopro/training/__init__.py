@@ -2,21 +2,26 @@
 
 from infopro.training.cached import ModuleEpoch, train_cached
 from infopro.training.checkpoints import (
+    KEPT,
     Checkpoint,
     checkpoints,
     load_checkpoint,
     load_local,
     load_model,
+    newest_intact,
     publish,
     remove_partial,
+    rename_damaged,
     save_checkpoint,
     take_part,
     write_shard,
 )
 from infopro.training.decoupled import DecoupledEpoch, train_decoupled
+from infopro.training.divergence import Diverged
 from infopro.training.environment import describe_environment, processor_name
 from infopro.training.evaluation import Evaluation, evaluate, evaluate_data
-from infopro.training.loop import Diverged, Position, train
+from infopro.training.lock import LOCK_FILE, locked, refuse_locked
+from infopro.training.loop import Position, train
 from infopro.training.optimizers import list_optimizers, make_optimizer
 from infopro.training.progress import TrainingProgress
 from infopro.training.run_folder import RunFolder
@@ -25,6 +30,8 @@ from infopro.training.tensorboard import TensorBoardLog
 from infopro.training.totals import EpochSums
 
 __all__ = [
+    "KEPT",
+    "LOCK_FILE",
     "SCHEDULES",
     "Checkpoint",
     "DecoupledEpoch",
@@ -44,11 +51,15 @@ __all__ = [
     "load_checkpoint",
     "load_local",
     "load_model",
+    "locked",
     "make_optimizer",
     "make_schedule",
+    "newest_intact",
     "processor_name",
     "publish",
+    "refuse_locked",
     "remove_partial",
+    "rename_damaged",
     "save_checkpoint",
     "take_part",
     "train",

@@ -19,8 +19,9 @@ from infopro.random_streams import seed_stage, step_seed
 from infopro.splitting import Flow
 from infopro.tasks import Task
 from infopro.training._module_batches import Feeding, Source
+from infopro.training.divergence import LossWatch
 from infopro.training.evaluation import Evaluation, Tally, autocast, evaluation_mode, evaluation_of
-from infopro.training.loop import Diverged, set_learning_rate
+from infopro.training.loop import set_learning_rate
 from infopro.training.schedules import Schedule
 
 __all__ = ["ModuleEpoch", "ModuleTraining"]
@@ -64,7 +65,6 @@ class ModuleTraining:
             rate, sums = self._epoch(index, source, optimizer, epoch)
             losses = sums.losses()  # waits for the device
             seconds = time.perf_counter() - started
-            _refuse_divergence(losses, index, epoch)
             test = self._test(index, source)
             error = None if test is None else test.error
             speed = sums.count / seconds
@@ -75,7 +75,7 @@ class ModuleTraining:
 
     def _epoch(self, index: int, source: Source, optimizer: Optimizer, epoch: int) -> tuple[float, _Sums]:
         """One epoch; returns the last learning rate and the sums."""
-        stage, sums = self.local.stages[index], _Sums()
+        stage, sums, watch = self.local.stages[index], _Sums(), LossWatch(range(index, index + 1))
         steps = num_batches(self.feeding.data.train, batch_size=self.feeding.batch_size)
         stage.train()
         for step, found in enumerate(source.epoch(epoch)):
@@ -92,8 +92,10 @@ class ModuleTraining:
             output = stage.part.result(flow) if stage.context.is_last else None
             counts = None if output is None else self.local.task.counts(output, found.targets)
             sums.add(losses, counts, size)
+            watch.add([losses], epoch=epoch, step=step)
             if self.on_step is not None:
                 self.on_step(index + 1, epoch, step + 1)
+        watch.finish()
         return rate, sums
 
     @torch.no_grad()
@@ -150,13 +152,3 @@ def _prediction(stage: LocalStage, flow: Flow) -> Any:
     except BadInput:
         return None
     return output
-
-
-def _refuse_divergence(losses: Mapping[str, float], index: int, epoch: int) -> None:
-    for name, value in losses.items():
-        if not abs(value) < float("inf"):
-            raise Diverged(
-                f"the {name} loss of module {index + 1} is not finite in epoch {epoch}",
-                got=value,
-                remedy="lower --learning-rate or that module's weight, with another --output",
-            )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infopro.errors import BadRun
-from infopro.training._tensor_files import damaged
+from infopro.training._tensor_files import Damaged, damaged, unwritten
 
 __all__ = ["Checkpoint", "read_state", "write_state"]
 
@@ -45,29 +45,35 @@ def write_state(
 ) -> None:
     """Write `state.json`; it is on the disk when this returns."""
     record = {"format": _FORMAT, **vars(state), "files": files, "optimizer": optimizer}
-    with (folder / "state.json").open("w") as stream:
-        json.dump({**record, "checksum": _checksum(record)}, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
+    file = folder / "state.json"
+    try:
+        with file.open("w") as stream:
+            json.dump({**record, "checksum": _checksum(record)}, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise unwritten(file, error) from error
 
 
 def read_state(path: Path) -> tuple[Checkpoint, dict[str, Any], dict[str, Any]]:
     """State, description of the tensor files, and what of the optimizer is no tensor.
 
     Raises:
-        BadRun: a `state.json` that is missing, was changed after it was written, or is of another format.
+        Damaged: a `state.json` that is missing or was changed after it was written.
+        BadRun: one of another format.
     """
     record = _read(path)
+    checksum = record.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(record):
+        raise damaged(path / "state.json")
     if record.get("format") != _FORMAT:
         known = "a format that this version does not know" if "format" in record else "an earlier format"
         raise BadRun(
             f"the checkpoint {path} has {known}", remedy="use the version that wrote it, or start anew"
         )
-    missing = {*_FIELDS, "files", "optimizer", "checksum"} - record.keys()
+    missing = {*_FIELDS, "files", "optimizer"} - record.keys() | ({"checksum"} if checksum is None else set())
     if missing:
-        raise BadRun(f"the checkpoint {path} is incomplete", got=f"no {', '.join(sorted(missing))}")
-    if record.pop("checksum") != _checksum(record):
-        raise damaged(path / "state.json")
+        raise Damaged(f"the checkpoint {path} is incomplete", got=f"no {', '.join(sorted(missing))}")
     return Checkpoint(**{name: record[name] for name in _FIELDS}), record["files"], record["optimizer"]
 
 
@@ -77,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise ValueError("state.json is not a JSON object")
     except (OSError, ValueError) as error:
-        raise BadRun(
+        raise Damaged(
             f"the checkpoint {path} cannot be read", got=error, remedy="resume from an older one"
         ) from error
     return record

@@ -14,7 +14,21 @@ from torch import Tensor
 from infopro.engines.shards import whole_tensor
 from infopro.errors import BadRun
 
-__all__ = ["damaged", "read_tensors", "set_aside", "sync_folder", "write_tensors"]
+__all__ = [
+    "Damaged",
+    "damaged",
+    "put_in_place",
+    "read_tensors",
+    "require_intact",
+    "set_aside",
+    "sync_folder",
+    "unwritten",
+    "write_tensors",
+]
+
+
+class Damaged(BadRun):
+    """A checkpoint that is not as it was written; an older one may be."""
 
 
 def write_tensors(file: Path, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -29,11 +43,8 @@ def write_tensors(file: Path, kind: str, tensors: Mapping[str, Tensor]) -> dict[
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())
     except (SafetensorError, OSError) as error:
-        raise BadRun(
-            f"{file} cannot be written",
-            got=str(error).splitlines()[0],
-            remedy="free space on the disk and go on with --resume: the checkpoints before it are whole",
-        ) from error
+        file.unlink(missing_ok=True)  # half of one would take the space that others need
+        raise unwritten(file, error) from error
     return {"kind": kind, "sha256": _sha256(file), "tensors": list(tensors)}
 
 
@@ -56,10 +67,29 @@ def read_tensors(
     return found
 
 
-def damaged(file: Path) -> BadRun:
+def require_intact(folder: Path, files: Mapping[str, Any]) -> None:
+    """Compare every file with its hash.
+
+    Raises:
+        Damaged: a file that is missing or was changed after it was written.
+    """
+    for name, entry in files.items():
+        _require_hash(folder / name, entry["sha256"])
+
+
+def damaged(file: Path) -> Damaged:
     """The error that names a file and what to do about it."""
     remedy = f"delete {file.parent}: the checkpoint before it is used then"
-    return BadRun(f"{file} is damaged or missing", remedy=remedy)
+    return Damaged(f"{file} is damaged or missing", remedy=remedy)
+
+
+def unwritten(file: Path, error: Exception) -> BadRun:
+    """The error of a file that the disk did not take."""
+    return BadRun(
+        f"{file} cannot be written",
+        got=str(error).splitlines()[0],
+        remedy="free space on the disk and go on with --resume: the checkpoints before it are whole",
+    )
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,13 +110,35 @@ def set_aside(target: Path) -> Path:
     return hidden
 
 
+def put_in_place(partial: Path, target: Path) -> list[Path]:
+    """Give a finished folder its name; what had that name before is hidden, for the caller to remove."""
+    sync_folder(partial)
+    hidden = [set_aside(target)] if target.exists() else []
+    try:
+        os.replace(partial, target)
+    except OSError:
+        for old in hidden:
+            os.replace(old, target)
+        raise
+    sync_folder(target.parent)
+    return hidden
+
+
 def _read(file: Path, sha256: str, names: Iterable[str]) -> dict[str, Tensor]:
     from safetensors import safe_open
 
-    if not file.is_file() or _sha256(file) != sha256:
-        raise damaged(file)
+    _require_hash(file, sha256)
     with safe_open(file, framework="pt") as stream:
         return {name: stream.get_tensor(name) for name in names}
+
+
+def _require_hash(file: Path, sha256: str) -> None:
+    try:
+        if _sha256(file) == sha256:
+            return
+    except OSError as error:
+        raise damaged(file) from error
+    raise damaged(file)
 
 
 def _sha256(file: Path) -> str:

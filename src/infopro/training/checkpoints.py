@@ -7,8 +7,6 @@ One process writes it with `save_checkpoint`. Where K processes own a module eac
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,33 +18,60 @@ from torch import Tensor, nn
 from infopro.engines.shards import placed, whole_tensor
 from infopro.errors import BadRun
 from infopro.local import LocalModel
+from infopro.training._kept import KEPT, checkpoints, newest_intact, remove_partial, rename_damaged
 from infopro.training._optimizer_state import matching_groups, pack, parameter_names, parameter_of, restore
 from infopro.training._state_file import Checkpoint, read_state, write_state
-from infopro.training._tensor_files import read_tensors, set_aside, sync_folder, write_tensors
+from infopro.training._tensor_files import (
+    put_in_place,
+    read_tensors,
+    set_aside,
+    sync_folder,
+    unwritten,
+    write_tensors,
+)
 
 __all__ = [
+    "KEPT",
     "Checkpoint",
     "checkpoints",
     "load_checkpoint",
     "load_local",
     "load_model",
+    "newest_intact",
     "publish",
     "remove_partial",
+    "rename_damaged",
     "save_checkpoint",
     "take_part",
     "write_shard",
 ]
 
-_NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
-
 
 def save_checkpoint(
-    folder: Path, local: LocalModel, optimizer: torch.optim.Optimizer, state: Checkpoint, *, keep: int = 2
+    folder: Path,
+    local: LocalModel,
+    optimizer: torch.optim.Optimizer,
+    state: Checkpoint,
+    *,
+    keep: int = KEPT,
+    spare: Collection[str] = (),
 ) -> Path:
-    """Write a checkpoint as a whole or not at all; older ones beyond `keep` are removed afterwards."""
-    shutil.rmtree(_partial(folder, state), ignore_errors=True)
-    shard = write_shard(folder, local, optimizer, state, shard="", names=local.state_dict().keys())
-    return publish(folder, state, [shard], keep=keep)
+    """Write a checkpoint as a whole or not at all; older ones beyond `keep` are removed afterwards.
+
+    Args:
+        spare: names of older ones that stay, such as that of the best epoch.
+
+    Raises:
+        BadRun: the disk is full, or cannot be written; nothing half-written stays.
+    """
+    partial = _partial(folder, state)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shard = write_shard(folder, local, optimizer, state, shard="", names=local.state_dict().keys())
+    except BadRun:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return publish(folder, state, [shard], keep=keep, spare=spare)
 
 
 def write_shard(
@@ -66,10 +91,16 @@ def write_shard(
 
     Returns:
         Plain values that JSON can hold.
+
+    Raises:
+        BadRun: the disk is full, or cannot be written.
     """
     contents, record = _contents(local, optimizer, names)
     partial = _partial(folder, state)
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(partial, error) from error
     files = {}
     for kind, content in contents.items():
         file = partial / f"{kind}{shard and '-'}{shard}.safetensors"
@@ -85,43 +116,38 @@ def take_part(local: LocalModel, optimizer: torch.optim.Optimizer, *, names: Col
             whole_tensor(tensor)
 
 
-def publish(folder: Path, state: Checkpoint, shards: Sequence[Mapping[str, Any]], *, keep: int = 2) -> Path:
+def publish(
+    folder: Path,
+    state: Checkpoint,
+    shards: Sequence[Mapping[str, Any]],
+    *,
+    keep: int = KEPT,
+    spare: Collection[str] = (),
+) -> Path:
     """Make one checkpoint of what `write_shard` returned in every process, once all of them have returned.
 
-    Older ones beyond `keep` are removed afterwards.
+    Older ones beyond `keep` are removed afterwards, but for those whose names are in `spare`.
 
     Raises:
-        BadRun: a file that a process wrote is not in the folder.
+        BadRun: a file that a process wrote is not in the folder; the disk is full, or cannot be written.
     """
     partial, target = _partial(folder, state), folder / state.name
     files, stored = _merged(shards)
     _require_files(partial, files)
-    write_state(partial, state, files=files, optimizer=stored)
-    sync_folder(partial)
-    hidden = [set_aside(target)] if target.exists() else []
-    os.replace(partial, target)
-    sync_folder(folder)
-    hidden += [set_aside(old) for old in checkpoints(folder)[:-keep]]
+    try:
+        write_state(partial, state, files=files, optimizer=stored)
+        hidden = put_in_place(partial, target)
+    except BadRun:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise unwritten(target, error) from error
+    hidden += [set_aside(old) for old in checkpoints(folder)[:-keep] if old.name not in spare]
     sync_folder(folder)
     for path in hidden:
         shutil.rmtree(path)
     return target
-
-
-def remove_partial(folder: Path) -> None:
-    """Remove what runs that were killed left unfinished; no process may be writing."""
-    for path in folder.glob(".epoch-*.partial"):
-        shutil.rmtree(path)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints, oldest first."""
-    found = []
-    for path in folder.glob("epoch-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and (path / "state.json").is_file():
-            found.append((int(match[1]), int(match[2] or 0), path))
-    return [path for _, _, path in sorted(found)]
 
 
 def load_checkpoint(path: Path, local: LocalModel, optimizer: torch.optim.Optimizer) -> Checkpoint:

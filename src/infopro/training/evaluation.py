@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from infopro.data import ImageData
 from infopro.engines import Engine
 from infopro.tasks import Task
-from infopro.training.reading import Reading, evaluation_batch, plain_batches
+from infopro.training.reading import Reading, evaluation_batch, padded, plain_batches
 
 __all__ = [
     "Evaluation",
@@ -109,7 +109,7 @@ def evaluate_data(
     size = evaluation_batch(data.test, data.image_shape)
     found = plain_batches(data.test, data, batch_size=size, device=device, num_workers=num_workers)
     with autocast(device, precision):
-        return evaluate(model, task, found)
+        return evaluate(model, task, padded(found, data))
 
 
 @torch.no_grad()

@@ -5,26 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import torch
 
 from infopro.data import ImageData
 from infopro.engines import Engine, OneProcess
-from infopro.errors import BadInput, InfoProError
+from infopro.errors import BadInput
 from infopro.local import LocalModel
 from infopro.random_streams import step_seed
 from infopro.tasks import Task
+from infopro.training.divergence import Diverged, require_finite_weights
 from infopro.training.evaluation import Evaluation, autocast, evaluate_through
 from infopro.training.reading import Reading
 from infopro.training.schedules import Schedule
 from infopro.training.totals import EpochSums, Totals, merged
+from infopro.training.updates import Updates
 from infopro.types import EpochRecord
 
-__all__ = ["Diverged", "Position", "epoch_record", "of_all", "set_learning_rate", "train"]
-
-
-class Diverged(InfoProError):
-    """A loss became infinite or not a number; the message names the module."""
+__all__ = ["Position", "epoch_record", "of_all", "set_learning_rate", "train"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ def train(
     seed: int,
     device: torch.device,
     precision: torch.dtype = torch.float32,
+    clip_gradients: float | None = None,
+    on_divergence: Literal["stop", "skip"] = "stop",
     engine: Engine | None = None,
     start: Position | None = None,
     num_workers: int = 0,
@@ -63,6 +64,10 @@ def train(
 
     Args:
         precision: float32, or bfloat16 for autocast.
+        clip_gradients: largest L2 norm of the gradients of one module with its heads; see `Updates`.
+        on_divergence: what follows a loss, or a measured gradient norm, that is not finite. "stop":
+            `Diverged`, in the same step or not long after it, see `LossWatch`. "skip": the step is left out,
+            see `Updates`; every step waits for the device then.
         engine: how the modules are run; all in this process, if not given. Every process of a run calls this
             function, with the optimizer of `engine.parameters()`.
         start: where an interrupted run goes on.
@@ -75,10 +80,11 @@ def train(
 
     Raises:
         BadInput: a first batch that cannot be trained on; an engine or an optimizer of another model.
-        Diverged: an epoch in which a loss was not finite.
+        Diverged: a loss that is not finite; weights that are not, instead of saving them.
     """
     engine = engine or OneProcess(local)
     _require_matching(local, engine, optimizer)
+    updates = Updates(engine, optimizer, clip=clip_gradients, skip=on_divergence == "skip")
     reading = Reading(data, engine, batch_size, seed, device, num_workers)
     now = start or Position()
     records: list[EpochRecord] = []
@@ -89,13 +95,10 @@ def train(
         local.train()
         for work in engine.feed(phase, lambda: reading.training_batches(phase)):  # noqa: B023
             set_learning_rate(optimizer, schedule(epoch, work.step / len(phase.sizes)))
-            optimizer.zero_grad(set_to_none=True)
+            updates.begin()
             with autocast(device, precision):
                 out = engine.backward(work, seed=step_seed(seed, epoch, work.step))
-            if engine.optimizer is None:
-                with engine.span("optimizer", work.step):
-                    optimizer.step()
-            totals.add(out, work)
+            totals.add(updates.finish(out, work), work)
             done = work.step + 1
             if on_step is not None:
                 on_step(epoch, done)
@@ -104,7 +107,7 @@ def train(
         if engine.stopped:
             now, old = Position(now.epoch, done, now.best_test_error, sums), now
             if save is not None and done > old.step:
-                save(now)
+                _save(save, now, engine)
             return records
         test = evaluate_through(engine, reading, epoch=epoch, precision=precision)
         if engine.writes:
@@ -115,8 +118,15 @@ def train(
         if engine.writes and on_epoch is not None:
             on_epoch(records[-1])
         if save is not None:
-            save(now)
+            _save(save, now, engine)
     return records
+
+
+def _save(save: Callable[[Position], object], now: Position, engine: Engine) -> None:
+    """No checkpoint holds weights that are not finite: a gradient may be what a loss was not."""
+    own = [(index, engine.local.stages[index]) for index in engine.stages]
+    require_finite_weights(own, epoch=now.epoch + (now.step > 0))
+    save(now)
 
 
 def _require_matching(local: LocalModel, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
@@ -148,10 +158,11 @@ def epoch_record(
     """A line of the log.
 
     Raises:
-        Diverged: a loss that is not finite.
+        Diverged: an epoch of which every step was left out.
     """
-    losses = sums.means()
-    _refuse_divergence(losses, epoch)
+    if not sums.count:
+        raise Diverged(f"every step of epoch {epoch} was left out", remedy="lower --learning-rate")
+    losses, left_out = sums.means(), {"skipped_steps": sums.skipped} if sums.skipped else {}
     return EpochRecord(
         epoch=epoch,
         learning_rate=rate,
@@ -162,7 +173,7 @@ def epoch_record(
         best_test_error=min(best, test.error),
         seconds=sums.seconds,
         images_per_second=sums.count / sums.seconds,
-        extra=test.scores,
+        extra={**test.scores, **left_out},
     )
 
 
@@ -170,14 +181,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """For the next step, in all groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def _refuse_divergence(losses: tuple[dict[str, float], ...], epoch: int) -> None:
-    for index, values in enumerate(losses):
-        for name, value in values.items():
-            if not abs(value) < float("inf"):
-                raise Diverged(
-                    f"the {name} loss of module {index + 1} is not finite in epoch {epoch}",
-                    got=value,
-                    remedy="lower --learning-rate or that module's weight, with another --output",
-                )

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from infopro.data import (
+    VOID,
     ImageData,
     Images,
     ImageTensors,
@@ -18,9 +20,10 @@ from infopro.data import (
     batches,
     share,
 )
+from infopro.data._mask_types import padded_side
 from infopro.engines import Engine, Phase
 
-__all__ = ["Reading", "channels_last", "evaluation_batch", "plain_batches"]
+__all__ = ["Reading", "channels_last", "evaluation_batch", "padded", "plain_batches"]
 
 _MOST_IMAGES, _MOST_PIXELS = 1000, 2**22  # of a batch without gradients
 
@@ -70,8 +73,8 @@ class Reading:
         return self._batches(self.data.train, phase, self.batch_size)
 
     def test_batches(self, phase: Phase) -> Iterator[tuple[Tensor, Tensor]]:
-        """In order, without augmentation."""
-        return self._batches(self.data.test, phase, self._test_batch)
+        """In order, without augmentation, of sizes that the network takes."""
+        return padded(self._batches(self.data.test, phase, self._test_batch), self.data)
 
     @property
     def _test_batch(self) -> int:
@@ -106,6 +109,26 @@ def channels_last(found: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tens
     """Convolutions are about twice as fast on channels-last images, on CPUs and on GPUs."""
     for images, targets in found:
         yield images.contiguous(memory_format=torch.channels_last), targets
+
+
+def padded(found: Iterator[tuple[Tensor, Tensor]], data: ImageData) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images with masks padded below and on the right to the sides that `data` wants; others as they are.
+
+    Images get zeros, the normalised mean; masks get void, so that no padding is judged.
+    """
+    if not data.has_masks:
+        yield from found
+        return
+    for images, masks in found:
+        rows, columns = masks.shape[1:]
+        below, right = (
+            padded_side(side, multiple_of=data.multiple_of, smallest=data.smallest) - side
+            for side in (rows, columns)
+        )
+        if below or right:
+            padding = (0, right, 0, below)
+            images, masks = F.pad(images, padding), F.pad(masks, padding, value=VOID)
+        yield images, masks
 
 
 def plain_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from infopro.errors import BadRun
-from infopro.training.checkpoints import checkpoints
+from infopro.training._tensor_files import sync_folder, unwritten
+from infopro.training.checkpoints import Checkpoint, checkpoints
+from infopro.training.lock import LOCK_FILE
 from infopro.types import EpochRecord
 
 __all__ = ["RunFolder"]
+
+# what a run leaves that was killed before its configuration was on the disk: it has begun nothing
+_BEGUN = {LOCK_FILE, "checkpoints", "run.json", ".run.json.partial", ".config.json.partial"}
 
 
 class RunFolder:
@@ -35,8 +41,8 @@ class RunFolder:
         cls.require_new(path)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (path / "config.json").write_text(json.dumps(configuration, indent=1) + "\n")
-            (path / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+            _write(path / "run.json", json.dumps(record, indent=1) + "\n")
+            _write(path / "config.json", json.dumps(configuration, indent=1) + "\n")  # last: now it is a run
         except OSError as error:
             raise BadRun(
                 "the run folder cannot be written", got=error, remedy="pass another --output"
@@ -51,7 +57,7 @@ class RunFolder:
             BadRun: the folder exists and is not empty, or cannot be looked into.
         """
         try:
-            taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+            taken = path.exists() and (not path.is_dir() or not _is_unused(path))
         except OSError as error:
             raise BadRun("the folder cannot be used", got=error, remedy="pass another --output") from error
         if taken:
@@ -107,6 +113,30 @@ class RunFolder:
             raise BadRun("the run has no checkpoint", got=self.path, remedy="train at least one epoch first")
         return found[-1]
 
+    def best_checkpoint(self) -> Path:
+        """That of the epoch with the lowest test error in the log, the first of equals.
+
+        Raises:
+            BadRun: it was not kept: the run is cached, or of a version that kept the last ones only.
+        """
+        name = self.best_name()
+        if name is None or self.checkpoint_folder / name not in checkpoints(self.checkpoint_folder):
+            raise BadRun(
+                "the run has no checkpoint of its best epoch",
+                got=self.path,
+                allowed="the last one",
+                remedy="pass --checkpoint last",
+            )
+        return self.checkpoint_folder / name
+
+    def best_name(self) -> str | None:
+        """What the best epoch's checkpoint is called; None before the first epoch and in cached runs."""
+        records = self.log()
+        if not records or self.configuration.get("parallel") == "cached":  # which counts modules' epochs
+            return None
+        best = min(records, key=lambda record: record.test_error)
+        return Checkpoint(best.epoch, best.test_error, {}).name
+
     def require_same(self, configuration: Mapping[str, Any]) -> None:
         """Refuse to go on with other settings than those that the run was started with."""
         stored = self.configuration
@@ -118,9 +148,20 @@ class RunFolder:
             )
 
     def append(self, record: EpochRecord) -> None:
-        """Add one line to the log."""
-        with (self.path / "log.jsonl").open("a") as stream:
-            stream.write(json.dumps(asdict(record)) + "\n")
+        """Add one line to the log; it is on the disk when this returns, so that no checkpoint outlives it.
+
+        Raises:
+            BadRun: the disk is full, or cannot be written.
+        """
+        file = self.path / "log.jsonl"
+        try:
+            with file.open("a") as stream:
+                stream.write(json.dumps(asdict(record)) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            sync_folder(self.path)
+        except OSError as error:
+            raise unwritten(file, error) from error
 
     def log(self) -> list[EpochRecord]:
         """All epochs logged so far."""
@@ -133,9 +174,29 @@ class RunFolder:
     def truncate_log(self, *, last_epoch: int) -> None:
         """Drop the lines of epochs after the checkpoint that a resumed run starts from."""
         kept = [record for record in self.log() if record.epoch <= last_epoch]
-        temporary = self.path / ".log.jsonl.partial"
-        temporary.write_text("".join(json.dumps(asdict(record)) + "\n" for record in kept))
-        temporary.replace(self.path / "log.jsonl")
+        file = self.path / "log.jsonl"
+        try:
+            _write(file, "".join(json.dumps(asdict(record)) + "\n" for record in kept))
+        except OSError as error:
+            raise unwritten(file, error) from error
+
+
+def _is_unused(path: Path) -> bool:
+    """Empty, or begun by a run that was killed before its first file was complete."""
+    names = {entry.name for entry in path.iterdir()}
+    begun = LOCK_FILE in names and names <= _BEGUN
+    return not names or (begun and not any((path / "checkpoints").glob("*")))
+
+
+def _write(file: Path, text: str) -> None:
+    """A file that is old or new, never half of one, and on the disk when this returns."""
+    temporary = file.with_name(f".{file.name}.partial")
+    with temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+    sync_folder(file.parent)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from infopro.engines import Engine, Work
+from infopro.training.divergence import LossWatch
 from infopro.types import StepOutput
 
 __all__ = ["EpochSums", "Totals", "merged"]
@@ -15,12 +16,16 @@ __all__ = ["EpochSums", "Totals", "merged"]
 
 @dataclass(frozen=True)
 class EpochSums:
-    """Losses times images, the task's counts, images and seconds: what an epoch's numbers are made of."""
+    """Losses times images, the task's counts, images and seconds: what an epoch's numbers are made of.
+
+    `skipped` are steps that were left out, and whose images do not count.
+    """
 
     losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by the module's index, as text
     counts: Sequence[float] = ()  # see `Task.counts`
     count: int = 0
     seconds: float = 0.0
+    skipped: int = 0
 
     def means(self) -> tuple[dict[str, float], ...]:
         """Mean losses, module by module."""
@@ -31,7 +36,8 @@ class EpochSums:
 def merged(parts: Sequence[EpochSums]) -> EpochSums:
     """The sums of all modules: everybody's losses, and what the last one counted."""
     losses = {index: found for part in parts for index, found in part.losses.items()}
-    return EpochSums(losses, parts[-1].counts, parts[-1].count, parts[-1].seconds)
+    last = parts[-1]
+    return EpochSums(losses, last.counts, last.count, last.seconds, last.skipped)
 
 
 class Totals:
@@ -46,11 +52,21 @@ class Totals:
         self._engine = engine
         self._before = before if engine.replica == 0 else EpochSums()
         self._count = before.count
+        self._skipped = before.skipped
+        self._watch = LossWatch(engine.stages)
         self._losses: dict[str, dict[str, Tensor]] = {index: {} for index in own}
         self._counts: Tensor | None = None
 
-    def add(self, out: StepOutput, work: Work) -> None:
-        """One step's losses and counts."""
+    def add(self, out: StepOutput | None, work: Work) -> None:
+        """One step's losses and counts; None for a step that was left out.
+
+        Raises:
+            Diverged: a loss of this step, or of one not long before, is not finite; see `LossWatch`.
+        """
+        if out is None:
+            self._skipped += 1
+            return
+        self._watch.add(out.losses, epoch=work.phase.epoch, step=work.step)
         for sums, losses in zip(self._losses.values(), out.losses, strict=True):
             for name, value in losses.items():
                 scaled = value.double() * work.size
@@ -61,7 +77,12 @@ class Totals:
         self._count += work.total
 
     def sums(self, seconds: float) -> EpochSums:
-        """All replicas' sums so far, of this process's modules; waits for the device."""
+        """All replicas' sums so far, of this process's modules; waits for the device.
+
+        Raises:
+            Diverged: a loss of any step since is not finite.
+        """
+        self._watch.finish()
         places = [(index, name) for index, sums in self._losses.items() for name in sums]
         num_counts = self._engine.local.task.num_counts
         counts = [0.0] * num_counts if self._counts is None else self._counts.tolist()
@@ -72,7 +93,8 @@ class Totals:
         for (index, name), value in zip(places, found, strict=False):
             losses.setdefault(index, {})[name] = value
         seconds += self._before.seconds
-        return EpochSums(losses or self._before.losses, found[len(places) :], self._count, seconds)
+        kept = losses or self._before.losses
+        return EpochSums(kept, found[len(places) :], self._count, seconds, self._skipped)
 
 
 def _added(left: Iterable[float], right: Iterable[float]) -> list[float]:
