@@ -67,7 +67,7 @@ def test_check_lists_problems_and_says_so_in_its_status(capsys):
         (["plan", "cifar_resnet20", "--input", "3x0x4"], "--input cannot be read: got '3x0x4'"),
         (["plan", "cifar_resnet21", "--input", "3x32x32"], "unknown model: got 'cifar_resnet21'"),
         (["plan", *RESNET, "--num-modules", "0"], "num_modules"),
-        (["plan", *RESNET, "--batch-size", "-1"], "batch_size"),
+        (["plan", *RESNET, "--batch-size", "-1"], "--batch-size cannot be read: got -1"),
         (["plan", *RESNET, "--memory", "8 lots"], "a memory size cannot be read"),
         (["plan", *RESNET, "--optimizer", "rms"], "optimizer"),
         (["plan", *RESNET, "--memory", "3MiB", "--num-modules", "2"], "K = 2 does not fit into 3.00 MiB"),

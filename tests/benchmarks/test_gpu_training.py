@@ -4,6 +4,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -195,18 +196,20 @@ class Places:
 
 
 def call(jobs, *, left, tmp_path):
+    now = gpu_run.time.time()
     settings = Settings(
         device="cpu",
         mosaics=None,
         data_dir=None,
         runs=tmp_path / "runs",
         output=tmp_path,
-        deadline=gpu_run.time.time() + left,
+        deadline=now + left,
         side_by_side=2,
         commit=None,
         throughput_seconds=1.0,
     )
-    return gpu_run.Call(jobs, settings)
+    with mock.patch.object(gpu_run, "STARTED", now):  # else when pytest imported it
+        return gpu_run.Call(jobs, settings)
 
 
 ALONE = Job(kind="measure", recipe="imagenet-resnet101-end-to-end", estimate=30.0)
