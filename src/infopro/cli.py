@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process of a run, 130 for Ctrl-C, 138 for SIGUSR1 and 143 for SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone is no error; else Python flushes at its end
+        return status
     except AlreadyTold as told:
         return told.exit_status
     except InfoProError as error:
