@@ -124,13 +124,18 @@ def paced(crew, request):
 
 
 def test_the_network_learns(paced):
-    """Two of three classes wrong would be chance; one wrong happens, where features were stale to the end."""
-    _, results = paced
+    """Two of three classes wrong would be chance.
+
+    A module that has finished never sees what an earlier, slower one becomes afterwards: the network as a
+    whole need then not be better than chance, though each module has learnt from what it got.
+    """
+    slow, results = paced
     *others, (record,) = [result[0] for result in results]
     assert others == [[], []]
     assert record.epoch == 12
-    assert record.test_error < 45.0
     assert 0.0 <= record.train_error < 50.0
+    if slow == 2:  # it has learnt from the final features of all others
+        assert record.test_error < 45.0
     assert [sorted(losses) for losses in record.losses] == [
         ["reconstruction", "task", "total"],
         ["reconstruction", "task", "total"],
