@@ -15,7 +15,7 @@ from infopro.errors import InfoProError
 from infopro.local import LocalModel
 from infopro.localization import localize
 from infopro.memory.choose import Balance, Granularity
-from infopro.memory.output_task import made_up_targets, task_for
+from infopro.memory.output_task import task_for
 from infopro.objectives import Greedy, Objective
 from infopro.splitting import as_inputs
 from infopro.splitting.inputs import check_network
@@ -216,7 +216,7 @@ def _targets(inputs: tuple[Any, ...], targets: Tensor | None, task: Task) -> Ten
     if targets is not None:
         return targets
     if task.dense:
-        return made_up_targets(task, inputs[0])
+        return task.made_up_targets(inputs[0])
     size = batch_size_of(inputs)
     classes = task.num_classes if isinstance(task, Classification) else 1
     return torch.arange(size, device=inputs[0].device) % classes

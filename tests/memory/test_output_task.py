@@ -4,7 +4,7 @@ from torch import nn
 
 import infopro
 from infopro.errors import BadInput
-from infopro.memory.output_task import OutputTask, made_up_targets, task_for
+from infopro.memory.output_task import OutputTask, task_for
 from infopro.tasks import Classification, Segmentation
 
 IMAGES = torch.zeros(2, 3, 8, 12)
@@ -45,8 +45,8 @@ def test_an_output_without_a_prediction_is_refused() -> None:
 
 
 def test_targets_have_the_tasks_shape() -> None:
-    labels = made_up_targets(Classification(num_classes=3), IMAGES)
-    masks = made_up_targets(Segmentation(num_classes=3), IMAGES)
+    labels = Classification(num_classes=3).made_up_targets(IMAGES)
+    masks = Segmentation(num_classes=3).made_up_targets(IMAGES)
     assert labels.shape == (2,) and masks.shape == (2, 8, 12)
     assert labels.dtype == masks.dtype == torch.int64 and not labels.any() and not masks.any()
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from infopro.errors import BadConfiguration, BadInput
+from infopro.tasks import VOID
 
 __all__ = ["VOID", "JointAugmentation", "MaskFiles", "MaskTensors", "padded_side"]
-
-VOID = 255  # the value of pixels without a class: they are neither trained nor tested on
 
 
 def padded_side(side: int, *, multiple_of: int, smallest: int = 1) -> int:

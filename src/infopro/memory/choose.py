@@ -12,7 +12,6 @@ from torch import nn
 
 from infopro.errors import BadConfiguration, BadSplit, NotReplayable
 from infopro.memory.costs import Costs, measure_costs
-from infopro.memory.output_task import made_up_targets
 from infopro.memory.partition import best_partition
 from infopro.objectives import Objective
 from infopro.splitting.blocks import FEW, TIERS, Tier, blocks_in, blocks_of
@@ -194,7 +193,7 @@ class CutChooser:
             network = self._network
             inputs = network.inputs(self._inputs)
             with network.mode:
-                targets = made_up_targets(self._task, inputs[0])
+                targets = self._task.made_up_targets(inputs[0])
             with torch.autocast("cpu", torch.bfloat16, enabled=self._precision == torch.bfloat16):
                 self._costs[points] = measure_costs(
                     network,

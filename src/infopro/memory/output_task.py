@@ -14,7 +14,7 @@ from infopro.errors import BadInput
 from infopro.heads import at_least_float32
 from infopro.tasks import Classification, Segmentation, Task
 
-__all__ = ["OutputTask", "made_up_targets", "task_for"]
+__all__ = ["OutputTask", "task_for"]
 
 
 class OutputTask(Task):
@@ -67,12 +67,6 @@ def task_for(output: Any, images: Tensor) -> Task:
     if images.dim() == 4 and all(map_.dim() == 4 for map_ in predictions):
         return Segmentation(num_classes=first.shape[1], mean=(0.0,), std=(1.0,))
     return OutputTask(first.shape[2] if first.dim() == 3 else first.shape[1])
-
-
-def made_up_targets(task: Task, images: Tensor) -> Tensor:
-    """Targets of a task's shape for images [N, C, H, W]: class 0, per image [N] or per pixel [N, H, W]."""
-    shape = (images.shape[0], *images.shape[2:]) if task.dense else images.shape[:1]
-    return torch.zeros(shape, dtype=torch.int64, device=images.device)
 
 
 def _predictions(output: Any) -> list[Tensor]:

@@ -14,7 +14,7 @@ from infopro.assembly import assemble
 from infopro.errors import NotReplayable, UnknownName
 from infopro.local import LocalModel
 from infopro.memory.choose import Balance, CutChooser, Granularity
-from infopro.memory.output_task import made_up_targets, task_for
+from infopro.memory.output_task import task_for
 from infopro.memory.step import StepMemory, initialise_optimizer, track_step
 from infopro.objectives import EndToEnd, Objective
 from infopro.splitting import Checkpoint, LiveSplit, SplitModel, one_by_one, together
@@ -176,7 +176,7 @@ class Planner:
             step = track_step(
                 local,
                 inputs,
-                made_up_targets(self._task, inputs[0]),
+                self._task.made_up_targets(inputs[0]),
                 optimizer=optimizer,
                 precision=self._precision,
                 rounded=self._on_cuda,
