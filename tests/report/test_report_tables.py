@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from infopro.errors import BadInput
 from infopro.report import ReportData, _formats, render_report, result_table
+from infopro.report.charts import figures
 from infopro.report.tables import result_cells, result_columns
 
 
@@ -124,3 +126,22 @@ def test_no_method(report_data: ReportData) -> None:
 def test_reconstructions_need_originals(report_data: ReportData) -> None:
     with pytest.raises(BadInput, match="no originals"):
         render_report(replace(report_data, originals=report_data.originals[:0], captions=()))
+
+
+def test_errors_of_masks_are_named_by_what_they_are_the_rest_of(report_data: ReportData) -> None:
+    methods = [
+        replace(
+            method,
+            runs=tuple(
+                replace(run, records=tuple(replace(r, extra={"mean_iou": 1.0}) for r in run.records))
+                for run in method.runs
+            ),
+        )
+        for method in report_data.methods
+    ]
+    row = dict(zip(result_columns(methods), result_cells(methods[0], methods), strict=True))
+    assert row["test error"] == "8.74 %" and row["mIoU"] == "91.26 %"
+    assert "mIoU" not in result_columns(report_data.methods)
+    drawn = {figure.key: figure for part in figures(methods).values() for figure in part}
+    for key in ("learning-curves", "final-errors"):
+        assert "test error: 100 − mIoU (%)" in json.dumps(drawn[key].spec, ensure_ascii=False), key

@@ -77,3 +77,15 @@ def test_last_words_are_the_result_or_the_error(tmp_path):
     assert last_words(output) == "test error 3.00 %"
     output.write_text("")
     assert last_words(output) == "it printed nothing"
+
+
+def test_of_masks_the_table_is_of_mean_intersection_over_union(cells, tmp_path):
+    for cell in cells:
+        leave_run(tmp_path / cell.name, [90.0, 70.0])
+        log = tmp_path / cell.name / "log.jsonl"
+        lines = [{**json.loads(line), "extra": {"mean_iou": 100.0}} for line in log.read_text().splitlines()]
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(summary_table(read_results(cells, tmp_path)))
+    printed = console.export_text()
+    assert "test mIoU (%)" in printed and "30.00 ± 0.00 (n = 2)" in printed and "70.00" not in printed

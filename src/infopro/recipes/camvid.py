@@ -1,4 +1,4 @@
-"""CamVid at half its size, DeepLabV3+ on ResNet-18 from random weights: what two CPU cores can train."""
+"""CamVid at 144x192, DeepLabV3+ on ResNet-18 from random weights: what two CPU cores can train in an hour or two."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _CUTS = {2: ("encoder.layer3.1",), 4: ("encoder.layer1.1", "encoder.layer2.1", "
 _BASE = RunConfig(
     model="smp/deeplabv3plus/resnet18",
     data="camvid",
-    image_size=(192, 256),
-    crop=(128, 160),
+    image_size=(144, 192),  # of 360x480
+    crop=(96, 128),
     scale=(0.5, 2.0),
-    epochs=20,
+    epochs=12,
     batch_size=8,
-    learning_rate=0.05,
+    learning_rate=0.02,  # of 0.05, 0.02 and 0.01 the best for end to end on `camvid-val`
+    precision="bfloat16",
     nesterov=False,
     weight_decay=5e-4,
     schedule="poly",

@@ -19,6 +19,7 @@ from infopro.report._drawing import (
     tooltips,
 )
 from infopro.report._formats import nats, percent
+from infopro.report._measure import error_title
 from infopro.report._memory_charts import saved_bytes, step_bytes
 from infopro.report._packages import report_package
 from infopro.report._types import MethodResult
@@ -46,14 +47,14 @@ def learning_curves(methods: Sequence[MethodResult]) -> Figure:
     alt, key = report_package("altair"), "learning-curves"
     rows = series.error_rows(methods)
     scales = method_scales(methods)
-    error = alt.Y("test_error_percent:Q", title="test error (%)", scale=alt.Scale(zero=True))
+    error = alt.Y("test_error_percent:Q", title=error_title(methods), scale=alt.Scale(zero=True))
     axis = alt.Axis(tickMinStep=1, format="d")
     epoch = alt.X("epoch:Q", title="epoch", axis=axis, scale=alt.Scale(nice=False))
     point = alt.OverlayMarkDef(size=50, filled=True) if len(rows) <= 40 * len(methods) else False
     tip = tooltips(
         ("method", "method"),
         ("epoch", "epoch"),
-        ("test_error_percent", "test error (%)"),
+        ("test_error_percent", error_title(methods)),
         ("test_error_deviation", "standard deviation"),
         ("runs", "runs"),
     )
@@ -61,14 +62,14 @@ def learning_curves(methods: Sequence[MethodResult]) -> Figure:
     looks = {**scales, **dashes(methods)} if point else {"color": scales["color"], **dashes(methods)}
     parts = [lines.encode(x=epoch, y=error, tooltip=tip, **looks)]
     if any(row["test_error_deviation"] is not None for row in rows):
-        parts.insert(0, _deviations(epoch, scales["color"]))
+        parts.insert(0, _deviations(epoch, scales["color"], error_title(methods)))
     chart = of_shown_k(alt.layer(*parts, data=alt.NamedData(name=key)), methods)
     chart = chart.properties(width="container", height=320)
     described = f"Line chart of test error against epoch. After the last epoch: {_last_errors(methods)}."
     return figure(key, chart, rows, alt=described)
 
 
-def _deviations(x: Any, color: Any) -> Any:
+def _deviations(x: Any, color: Any, title: str) -> Any:
     """A band of one standard deviation above and below the mean."""
     alt = report_package("altair")
     return (
@@ -79,7 +80,7 @@ def _deviations(x: Any, color: Any) -> Any:
             high="datum.test_error_percent + datum.test_error_deviation",
         )
         .mark_area(opacity=0.18)
-        .encode(x=x, y=alt.Y("low:Q", title="test error (%)"), y2="high:Q", color=color, detail="method:N")
+        .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=color, detail="method:N")
     )
 
 
@@ -138,7 +139,7 @@ def final_errors(methods: Sequence[MethodResult]) -> Figure:
     marks = alt.Chart().encode(
         y=row, tooltip=tip, **{name: part.legend(None) for name, part in scales.items()}
     )
-    error = alt.X("last_test_error_percent:Q", title="test error (%)", scale=alt.Scale(zero=True))
+    error = alt.X("last_test_error_percent:Q", title=error_title(methods), scale=alt.Scale(zero=True))
     last = marks.mark_point(filled=True, size=130, opacity=1).encode(x=error)
     best = marks.mark_point(filled=False, size=130, strokeWidth=1.5).encode(x="best_test_error_percent:Q")
     low, high = (
@@ -161,17 +162,17 @@ def error_against_k(methods: Sequence[MethodResult]) -> Figure:
     rows = series.error_against_k_rows(methods)
     scales = method_scales(methods)
     place = alt.X("num_modules:O", title="number of modules K", axis=alt.Axis(labelAngle=0))
-    error = alt.Y("last_test_error_percent:Q", title="test error (%)", scale=alt.Scale(zero=False))
+    error = alt.Y("last_test_error_percent:Q", title=error_title(methods), scale=alt.Scale(zero=False))
     tip = tooltips(
         ("method", "method"),
-        ("last_test_error_percent", "test error (%)"),
+        ("last_test_error_percent", error_title(methods)),
         ("last_test_error_deviation", "standard deviation"),
         ("runs", "runs"),
     )
     chart = alt.Chart()
     bars = chart.mark_rule(strokeWidth=1.5).encode(
         x=place,
-        y=alt.Y("low:Q", title="test error (%)", scale=alt.Scale(zero=False)),
+        y=alt.Y("low:Q", title=error_title(methods), scale=alt.Scale(zero=False)),
         y2="high:Q",
         color=scales["color"],
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from infopro.report._formats import ABSENT, mebibytes, percent, points, ratio, seconds, with_deviation
+from infopro.report._measure import of_masks
 from infopro.report._types import MethodResult
 from infopro.report.series import best_epoch, last_records, memory_ratio
 from infopro.report.spread import Spread, paired, spread
@@ -26,6 +27,7 @@ def result_columns(methods: Sequence[MethodResult]) -> tuple[str, ...]:
         "method",
         "K",
         "test error",
+        *(("mIoU",) if of_masks(methods) else ()),
         *(("runs", "paired difference") if several else ()),
         "best epoch's error",
         *(("saved activations", "vs end to end") if measured else ()),
@@ -47,6 +49,7 @@ def result_cells(method: MethodResult, methods: Sequence[MethodResult]) -> tuple
         "method": method.name,
         "K": str(method.num_modules),
         "test error": _percent(spread([record.test_error for record in last.values()])),
+        "mIoU": _percent(spread([100.0 - record.test_error for record in last.values()])),
         "runs": str(len(last)),
         "paired difference": _difference(method, methods[0]),
         "best epoch's error": _percent(best) if epoch is None else f"{_percent(best)} (epoch {epoch})",

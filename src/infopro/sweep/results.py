@@ -29,6 +29,7 @@ class CellResult:
     test_error: float  # %, after the last epoch
     best_test_error: float  # %, after the best one
     seconds: float  # of training
+    of_masks: bool = False  # an error is 100 - mean intersection over union then
 
 
 def is_finished(folder: Path, *, epochs: int) -> bool:
@@ -56,6 +57,7 @@ def read_results(cells: Sequence[Cell], runs: Path) -> list[CellResult]:
                     test_error=log[-1].test_error,
                     best_test_error=log[-1].best_test_error,
                     seconds=sum(record.seconds for record in log),
+                    of_masks="mean_iou" in log[-1].extra,
                 )
             )
     return found
@@ -86,23 +88,26 @@ def write_results(results: Sequence[CellResult], file: Path) -> Path:
 
 
 def summary_table(results: Sequence[CellResult]) -> Table:
-    """Methods down, K across: test error after the last epoch, mean ± standard deviation (n - 1), and n."""
+    """Methods down, K across: after the last epoch, mean ± standard deviation (n - 1), and n.
+
+    The test error, or of masks the mean intersection over union.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    errors: dict[tuple[str, int], list[float]] = {}
+    found: dict[tuple[str, int], list[float]] = {}
     for result in results:
         key = result.cell.method, result.cell.config.num_modules
-        errors.setdefault(key, []).append(result.test_error)
-    columns = sorted({k for _, k in errors})
-    table = Table(
-        title="test error (%) after the last epoch", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
-    )
+        found.setdefault(key, []).append(100 - result.test_error if result.of_masks else result.test_error)
+    columns = sorted({k for _, k in found})
+    what = "mIoU" if any(result.of_masks for result in results) else "error"
+    title = f"test {what} (%) after the last epoch"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("method")
     for k in columns:
         table.add_column(f"K = {k}", justify="right")
-    for method in dict.fromkeys(method for method, _ in errors):
-        table.add_row(method, *(mean_and_deviation(errors.get((method, k), [])) for k in columns))
+    for method in dict.fromkeys(method for method, _ in found):
+        table.add_row(method, *(mean_and_deviation(found.get((method, k), [])) for k in columns))
     return table
 
 
