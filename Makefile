@@ -1,11 +1,12 @@
 # make demo   install into .venv and run the demonstration; again: make demo OUTPUT=another-folder
 # make test   install into .venv and run every test
+# make audit  compare the installed packages with the advisories that are known of them: needs a network
 PYTHON ?= python3
 VENV := .venv
 OUTPUT ?= infopro-demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint audit clean
 
 demo: $(VENV)/.demo
 	$(BIN)/infopro demo --output $(OUTPUT)
@@ -14,6 +15,13 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip check
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/audited.txt
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet "pip-audit>=2.7"
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audited.txt
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -18,9 +18,12 @@ ROOT = Path(infopro.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
     *(
+        "ending",
         "errors",
         "types",
+        "writable",
         "random_streams",
+        "determinism",
         "compiling",
         "_plugins",
         "splitting",
@@ -48,6 +51,8 @@ ORDER = [
     *(
         "recipes",
         "trained_network",
+        "exporting",
+        "reproduction",
         "run_report",
         "demo",
         "data_options",
@@ -55,12 +60,16 @@ ORDER = [
         "report_options",
         "analyze_options",
         "predict_options",
+        "export_options",
+        "reproduce_options",
         "sweep_options",
         "options",
         "stopping",
         "train_command",
+        "reproduce_command",
         "analyze_command",
         "predict_command",
+        "export_command",
         "evaluate_command",
     ),
     *("sweep", "sweep_command", "cli", "__main__"),

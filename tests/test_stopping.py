@@ -100,6 +100,21 @@ def test_the_others_are_told_once():
     assert news == ["stop"]
 
 
+def test_a_process_that_was_forked_meanwhile_says_nothing(monkeypatch):
+    """A loader's worker has its parent's handlers, and its connection to the other processes."""
+    news = []
+    stop = StopRequest()
+    stop.share(SimpleNamespace(tell=news.append, is_told=news.__contains__))
+    with stop.listening():
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr("infopro.stopping.os", SimpleNamespace(getpid=lambda: -1))
+            for number in SIGNALS:
+                send(number)
+        assert stop() is False and news == []
+        send(signal.SIGINT)
+        assert stop() is True and news == ["stop"]
+
+
 def test_handlers_come_back_after_an_error_too(handlers):
     with pytest.raises(RuntimeError), StopRequest().listening():
         assert [signal.getsignal(number) for number in SIGNALS] != handlers

@@ -175,6 +175,17 @@ def test_a_run_that_diverges_ends_with_the_module_and_the_objective(tmp_path, ca
     assert not checkpoints(run / "checkpoints")
 
 
+def test_a_run_that_goes_back_in_vain_says_so_each_time(tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--epochs", "3", "--learning-rate", "1e30", "--warmup-epochs", "0"]
+    assert train(*options, "--on-divergence", "reload", output=run) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert "is not finite in epoch 1" in line and "gone back 3 times, to 0.125 of its learning rate" in line
+    assert said.out.count("back to epoch 0, on with 0.") == 3
+    assert len((run / "reloads.jsonl").read_text().splitlines()) == 3
+
+
 def test_clipped_gradients_are_in_the_log(tmp_path):
     run = tmp_path / "run"
     assert train("--epochs", "1", "--clip-gradients", "0.01", "--on-divergence", "skip", output=run) == 0

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from infopro import recipes
 from infopro.recipes import RunConfig
 
-__all__ = ["PRECISIONS", "Job", "append", "key_of", "name_of", "read", "training_jobs"]
+__all__ = ["EXECUTIONS", "PRECISIONS", "Job", "append", "key_of", "name_of", "read", "training_jobs"]
 
 PRECISIONS = ("bfloat16", "tf32", "float32")  # bfloat16: autocast; tf32: of convolutions and products
+EXECUTIONS = ("eager", "compiled", "graphed")  # graphed: compiled, and replayed as CUDA graphs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Job:
     recipe: str  # of a script: its name
     seed: int = 0
     precision: str = "bfloat16"
-    compiled: bool = False
+    execution: Literal["eager", "compiled", "graphed"] = "eager"
     changed: Mapping[str, Any] = field(default_factory=dict)  # fields of the recipe, as JSON holds them
     group: str = ""  # of the priorities
     estimate: float = 0.0  # seconds alone on one GPU; a guess until it was measured
@@ -49,27 +50,28 @@ class Job:
         """The recipe's configuration with what is changed in it."""
         values = {n: tuple(v) if isinstance(v, list) else v for n, v in self.changed.items()}
         precision: Any = "bfloat16" if self.precision == "bfloat16" else "float32"
-        base = recipes.load(self.recipe).config
+        base, compiled = recipes.load(self.recipe).config, self.execution != "eager"
         return replace(
-            base, **{"seed": self.seed, "precision": precision, "compile": self.compiled, **values}
+            base,
+            **{"seed": self.seed, "precision": precision, "compile": compiled, **values},
         )
 
 
 def key_of(values: Mapping[str, Any]) -> str:
     """The same for a job and for the line that it left.
 
-    Compilation is another way to the same error, but not to the same memory and time.
+    Another execution is another way to the same error, but not to the same memory and time.
     """
     names = ["kind", "recipe", "seed", "precision", "changed"]
-    names += [] if values["kind"] == "train" else ["compiled"]
+    names += [] if values["kind"] == "train" else ["execution"]
     return json.dumps({name: values[name] for name in names}, sort_keys=True)
 
 
 def name_of(values: Mapping[str, Any]) -> str:
     """The folder's name of a job, or of the line that it left."""
     digest = hashlib.sha256(key_of(values).encode()).hexdigest()[:8]
-    compiled = "-compiled" if values["compiled"] else ""  # a run goes on as it began
-    return f"{values['recipe']}-seed{values['seed']}-{digest}{compiled}"
+    how = "" if values["execution"] == "eager" else f"-{values['execution']}"  # a run goes on as it began
+    return f"{values['recipe']}-seed{values['seed']}-{digest}{how}"
 
 
 def training_jobs(patterns: Sequence[str], *, seeds: Iterable[int], **options: Any) -> Iterator[Job]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from gpu_execution import next_step, prepare
 from gpu_jobs import Job
 from gpu_training import Data, free, peak
 from torch import Tensor
@@ -49,9 +50,13 @@ STAND_INS = {
 def measure_step(job: Job, *, device: torch.device, rounds: int = ROUNDS) -> dict[str, Any]:
     """Bytes and seconds of a step, the optimizer's included, after others have chosen the kernels."""
     free(device)
-    config = replace(job.config(), pretrained=False)
+    job = replace(job, changed={**job.changed, "pretrained": False})
+    config = job.config()
     data = random_data(config)
-    session = recipes.prepare(config, data, device=device)
+    prepared = prepare(job, data, device=device)
+    if prepared.fallback is not None:
+        raise RuntimeError(f"cannot be {job.execution}: {prepared.fallback}")
+    session = prepared.session
     images, targets = _batch(data, config.batch_size, device)
     for _ in range(min(WARM_UP, rounds)):
         _step(session, images, targets)
@@ -66,6 +71,7 @@ def measure_step(job: Job, *, device: torch.device, rounds: int = ROUNDS) -> dic
         _synchronize(device)
         seconds.append(time.perf_counter() - started)
     return {
+        "compile_seconds": prepared.compile_seconds,
         "random_images": True,
         "image_shape": list(data.image_shape),
         "batch_size": config.batch_size,
@@ -128,13 +134,14 @@ def throughput(
     free(device)
     config = job.config()
     clock = _Clock(seconds, meet)
-    session = recipes.prepare(config, data.of(config), device=device, stop=clock.over)
-    recipes.fit(session, on_step=clock.step)
+    prepared = prepare(job, data.of(config), device=device, stop=clock.over)
+    recipes.fit(prepared.session, on_step=clock.step)
     _synchronize(device)
     elapsed = time.perf_counter() - clock.started
     if not clock.steps:
         raise RuntimeError(f"the run ended within {WARM_UP} steps: give it more epochs")
     return {
+        **prepared.columns,
         "images_per_second": clock.steps * config.batch_size / elapsed,
         "seconds": elapsed,
         "peak_bytes": peak(device),
@@ -149,6 +156,7 @@ class _Clock:
         self.started, self.steps, self._warm = float("inf"), 0, 0
 
     def step(self, epoch: int, done: int) -> None:
+        next_step()
         self._warm += 1
         if self._warm == WARM_UP:
             self._meet()
@@ -169,6 +177,7 @@ def _batch(data: ImageData, batch_size: int, device: torch.device) -> tuple[Tens
 
 def _step(session: Session, images: Tensor, targets: Tensor) -> None:
     session.local.train()
+    next_step()
     session.optimizer.zero_grad(set_to_none=True)
     with autocast(session.device, PRECISIONS[session.config.precision]):
         session.local.backward(images, targets)

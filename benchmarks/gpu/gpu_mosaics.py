@@ -13,11 +13,12 @@ from infopro.data import ImageData, ImageTensors
 from infopro.data.torchvision_sets import SOURCES
 from infopro.errors import BadData
 
-__all__ = ["read_mosaics"]
+__all__ = ["LABELS", "TEST", "TRAINING", "read_mosaics"]
 
 SIDE = 32  # pixels of a tile
 TRAINING = tuple(f"data_batch_{number}.webp" for number in range(1, 6))
 TEST = "test_batch.webp"
+LABELS = "labels.npz"
 
 
 def read_mosaics(folder: Path) -> ImageData:
@@ -30,7 +31,7 @@ def read_mosaics(folder: Path) -> ImageData:
         BadData: a file that is missing, cannot be read, or holds another number of images than of labels.
     """
     try:
-        with np.load(folder / "labels.npz") as labels:
+        with np.load(folder / LABELS) as labels:
             train = _part(folder, TRAINING, labels["y_train"])
             test = _part(folder, (TEST,), labels["y_test"])
             names = tuple(map(str, labels["class_names"]))

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gpu_jobs import Job
+from gpu_jobs import EXECUTIONS, Job
 
 from infopro import recipes
 
 __all__ = ["GROUPS", "measurements", "priorities"]
 
 GROUPS = {
+    "speed": "a step of ResNet-32 at K = 4 that is eager, compiled, graphed, random images",
     "memory": "Table 3: memory and time of ResNet-110; checkpointing; plan against peak",
     "imagenet": "Table 4: memory and time at 224x224, random images",
     "cityscapes": "Table 5: memory and time of DeepLabV3-R101, random images",
@@ -41,7 +42,7 @@ def priorities(*, seeds: int, **options: Any) -> Iterator[Job]:
 
     Args:
         seeds: of every run.
-        options: of training jobs: precision, compiled.
+        options: of training jobs: precision, execution.
     """
     yield from measurements()
     yield from _runs("resnet32", resnet32(), [0], _RESNET32, options)
@@ -78,6 +79,14 @@ def _runs(
 
 def measurements() -> Iterator[Job]:
     """One step each of what the paper prints the memory of."""
+    for execution in EXECUTIONS:
+        yield Job(
+            kind="measure",
+            recipe=_CHECK,
+            group="speed",
+            execution=execution,
+            estimate=30.0 if execution == "eager" else 150.0,
+        )
     whole = "cifar10-resnet110-end-to-end"
     for name in (whole, *_BALANCED):
         yield _measured("memory", name)

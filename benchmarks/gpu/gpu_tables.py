@@ -14,7 +14,15 @@ from infopro import recipes
 from infopro.recipes import Recipe
 from infopro.report.spread import Spread, spread
 
-__all__ = ["FAMILIES", "MEASURED_GROUPS", "difference", "error_table", "measured_table", "table"]
+__all__ = [
+    "FAMILIES",
+    "MEASURED_GROUPS",
+    "difference",
+    "error_table",
+    "measured_table",
+    "speed_table",
+    "table",
+]
 
 Row = Mapping[str, Any]
 
@@ -36,6 +44,7 @@ MEASURED_GROUPS = {  # title -> group of the priorities
 }
 FAR = 2.0  # of the paper's standard deviations, beyond which a worse cell is marked
 NOT_RUN = "not run"
+TRAINING_IMAGES = 50_000  # of CIFAR-10
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -101,6 +110,26 @@ def _published(recipe: Recipe) -> str:
     assert published is not None
     deviation = published.standard_deviation
     return f"{published.test_error:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+
+
+def speed_table(rows: Sequence[Row]) -> str:
+    """A step of ResNet-32 in every execution, and what the steps of a whole run come to."""
+    found, lines = {key_of(row): row for row in rows}, []
+    for job in measurements():
+        row, config = found.get(job.key), job.config()
+        if job.group != "speed":
+            continue
+        if row is None or "error" in row:
+            lines.append([job.execution, NOT_RUN if row is None else f"failed: {row['error']}", *["–"] * 3])
+            continue
+        steps = config.epochs * -(-TRAINING_IMAGES // config.batch_size)
+        compiling, peak = row["compile_seconds"], row["peak_bytes"]
+        seconds = "–" if compiling is None else f"{compiling:.0f}"
+        whole = f"{steps * row['step_seconds']:.0f}"
+        memory = f"{peak / 1e9:.2f}" if peak else "–"
+        lines.append([job.execution, f"{row['step_seconds'] * 1e3:.1f}", whole, seconds, memory])
+    head = ["execution", "ms a step", "s for all steps", "s of compiling before", "GB"]
+    return table(head, lines)
 
 
 def measured_table(group: str, rows: Sequence[Row]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_execution import next_step, prepare
 from gpu_jobs import Job
 from gpu_mosaics import read_mosaics
 
@@ -22,18 +22,9 @@ from infopro.recipes import RunConfig, Session
 from infopro.training import Checkpoint, Position, RunFolder, describe_environment, save_checkpoint
 from infopro.types import EpochRecord
 
-__all__ = ["Data", "can_resume", "described", "free", "peak", "set_precision", "train"]
+__all__ = ["Data", "described", "free", "peak", "set_precision", "train"]
 
 EPOCHS_BETWEEN_CHECKPOINTS = 10
-
-
-def can_resume() -> bool:
-    """Whether checkpoints can be written and read here."""
-    try:
-        importlib.import_module("safetensors")
-    except ImportError:
-        return False
-    return True
 
 
 class Data:
@@ -75,12 +66,16 @@ def train(
     """
     free(device)
     config = job.config()
-    session = recipes.prepare(config, data.of(config), device=device, stop=stop)
-    log = _resumable(job, session, runs) if can_resume() else recipes.fit(session)
+    prepared = prepare(job, data.of(config), device=device, stop=stop)
+    session = prepared.session
+    log = _resumable(prepared.job, session, runs)
     if len(log) < config.epochs:
         return None
+    if [record.epoch for record in log] != list(range(1, config.epochs + 1)):
+        raise RuntimeError(f"{runs / prepared.job.name} was written by two processes at once: delete it")
     last = log[-1]
     return {
+        **prepared.columns,
         "test_error": last.test_error,
         "best_test_error": last.best_test_error,
         "train_error": last.train_error,
@@ -97,7 +92,7 @@ def _resumable(job: Job, session: Session, runs: Path) -> list[EpochRecord]:
     )
     saving = _Saving(session, folder)
     start = recipes.restore(session, folder, checkpoint)
-    recipes.fit(session, start=start, on_epoch=folder.append, save=saving)
+    recipes.fit(session, start=start, on_step=next_step, on_epoch=folder.append, save=saving)
     saving.settle()
     return folder.log()
 
@@ -142,9 +137,9 @@ def set_precision(name: str) -> None:
 
 def free(device: torch.device) -> None:
     """Give back what an earlier job left, and count from here."""
-    gc.collect()
-    if "torch._dynamo" in sys.modules:  # what was compiled
+    if "torch._dynamo" in sys.modules:  # what was compiled, which holds networks
         torch._dynamo.reset()
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 from gpu_jobs import Job
 from gpu_measuring import measure_step, throughput
+from gpu_parent import end_with_parent
+from gpu_safetensors import provide
 from gpu_training import Data, described, set_precision, train
 
 from infopro import recipes
@@ -29,6 +32,7 @@ __all__ = ["Answer", "Settings", "Worker", "Workers"]
 
 ROOT = Path(__file__).parents[2]
 _CONTEXT = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+PATIENCE_SECONDS = 5.0  # for all workers to end; a compilation does not listen
 MEETING_SECONDS = 600.0  # the longest that one run waits for the others to warm up
 
 
@@ -76,7 +80,8 @@ class Worker:
         if not self.process.is_alive():
             self._start()
         self.job = job
-        self.connection.send(job)
+        with suppress(OSError):  # it died just now, which is its answer
+            self.connection.send(job)
 
     def answer(self) -> Answer:
         """Take what the process says, once there is something.
@@ -87,7 +92,7 @@ class Worker:
         assert job is not None
         try:
             row = self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the latter where it died before it had read the job
             self.end(patience=10.0)
             if time.time() > self._settings.deadline or self.process.exitcode == -signal.SIGTERM:
                 return Answer(job, None)
@@ -124,8 +129,9 @@ class Workers:
     def __exit__(self, *details: object) -> None:
         for worker in self._all:
             worker.stop()
+        until = time.monotonic() + PATIENCE_SECONDS
         for worker in self._all:
-            worker.end(patience=10.0)
+            worker.end(patience=max(until - time.monotonic(), 0.0))
 
     @property
     def idle(self) -> list[Worker]:
@@ -147,6 +153,8 @@ def _serve(connection: Connection, settings: Settings, barrier: Barrier | None) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C: the parent passes it on
     with stop.listening():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent()
+        provide()
         device = recipes.choose_device(settings.device)
         data = Data(device, mosaics=settings.mosaics, data_dir=settings.data_dir)
         doing = _Doing(settings, device, data, barrier, stop)
@@ -157,7 +165,9 @@ def _serve(connection: Connection, settings: Settings, barrier: Barrier | None) 
                 job = connection.recv()
             except EOFError:
                 return
-            connection.send(doing.do(job))
+            answer = doing.do(job)
+            with suppress(OSError):  # nobody waits for it any more
+                connection.send(answer)
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,7 @@ class _Doing:
 
     def do(self, job: Job) -> dict[str, Any] | None:
         """A row, also of a job that fails; None of one that was stopped."""
+        started = time.monotonic()
         try:
             set_precision(job.precision)
             found = self._found(job)
@@ -185,7 +196,7 @@ class _Doing:
         same = described(
             job, self.device, side_by_side=self.settings.side_by_side, commit=self.settings.commit
         )
-        return {**same, **found}
+        return {**same, **found, "call_seconds": round(time.monotonic() - started, 2)}
 
     def _found(self, job: Job) -> dict[str, Any] | None:
         match job.kind:

@@ -11,14 +11,13 @@ checkpoint there, in files of at most 15 MiB and no folders: given as --from, or
 next call goes on with it, and repeats nothing that benchmarks/results/gpu.jsonl or such a folder has.
 SIGTERM ends a call as its budget does; a kill loses what was trained since the last minute.
 
-Needs torch, torchvision, numpy, rich and Pillow; infopro need not be installed. Without safetensors nothing
-is resumable: a run that the budget cuts short is lost, and that is said.
+Needs torch, torchvision, numpy, rich and Pillow; infopro need not be installed. Exit status 2: asked for
+what cannot be, and nothing was begun.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import sys
@@ -32,10 +31,10 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[2] / "src"))  # where it is not installed
 
 from gpu_clock import STARTED
-from gpu_jobs import PRECISIONS, Job, append, key_of, name_of, read, training_jobs
+from gpu_jobs import EXECUTIONS, Job, append, key_of, name_of, read, training_jobs
+from gpu_options import parse, refuse
 from gpu_packing import pack, unpack
-from gpu_priorities import GROUPS, priorities
-from gpu_training import can_resume
+from gpu_priorities import priorities
 from gpu_workers import Answer, Settings, Workers
 
 from infopro.errors import InfoProError
@@ -46,6 +45,7 @@ RESERVE_SECONDS = 20.0  # of the budget, to write checkpoints and copy them
 LEAST_SECONDS = 25.0  # left, for a run to be begun
 PACK_SECONDS = 60.0
 LOOK_SECONDS = 0.5
+GRACE_SECONDS = 10.0  # behind the deadline, until a worker that does not stop is ended
 DEFAULT_RECIPE = "cifar10-resnet32-k4-infopro-contrast"  # of which several are measured
 
 
@@ -57,6 +57,7 @@ class Call:
         self.settings = settings
         self.finished = self.failed = self.stopped = 0
         self._least = min(LEAST_SECONDS, (settings.deadline - STARTED) / 8)
+        self._grace = min(GRACE_SECONDS, (settings.deadline - STARTED) / 8)
         self._asked = False
         self._packed = time.time()
 
@@ -85,7 +86,8 @@ class Call:
                 self._take(answer)
             if time.time() - self._packed > PACK_SECONDS:
                 self.pack()
-            if time.time() > self.settings.deadline + RESERVE_SECONDS:
+            if time.time() > self.settings.deadline + self._grace:
+                self.stopped += len(workers.busy)
                 return  # a worker that does not stop, compiling perhaps, is ended
 
     def pack(self) -> int:
@@ -114,7 +116,9 @@ class Call:
             self._say(f"stopped {_title(job)}")
             return
         append(self.settings.output / ROWS, row)
-        shutil.rmtree(self.settings.runs / job.name, ignore_errors=True)
+        for execution in EXECUTIONS:  # what could not be compiled has the name of an eager one
+            name = name_of({**row, "execution": execution})
+            shutil.rmtree(self.settings.runs / name, ignore_errors=True)
         self.failed += "error" in row
         self.finished += "error" not in row
         self._say(f"ended {_title(job)}: {_outcome(row)}")
@@ -150,7 +154,7 @@ def measure_side_by_side(job: Job, settings: Settings, numbers: Sequence[int]) -
 
 def chosen_jobs(options: argparse.Namespace) -> list[Job]:
     """What is asked for, without what is done."""
-    how: dict[str, Any] = {"precision": options.precision, "compiled": options.compile}
+    how: dict[str, Any] = {"precision": options.precision, "execution": options.execution}
     if options.recipes:
         seeds, changed = range(options.seeds), dict(options.set)
         jobs = list(training_jobs(options.recipes, seeds=seeds, changed=changed, **how))
@@ -166,7 +170,7 @@ def _one_job(options: argparse.Namespace) -> Job:
         kind="throughput",
         recipe=options.recipes[0] if options.recipes else DEFAULT_RECIPE,
         precision=options.precision,
-        compiled=options.compile,
+        execution=options.execution,
         changed=dict(options.set),
     )
 
@@ -179,14 +183,16 @@ def known_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _title(job: Job) -> str:
     changed = "".join(f", {name} {value}" for name, value in job.changed.items() if name != "command")
-    return f"{job.kind} {job.recipe}, seed {job.seed}, {job.precision}{changed}"
+    how = "" if job.execution == "eager" else f", {job.execution}"
+    return f"{job.kind} {job.recipe}, seed {job.seed}, {job.precision}{how}{changed}"
 
 
 def _outcome(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"failed, {row['error']}"
     if "test_error" in row:
-        return f"{row['test_error']:.2f} % test error, {row['seconds']:.0f} s of training"
+        plain = f", eager for {row['fallback']}" if "fallback" in row else ""
+        return f"{row['test_error']:.2f} % test error, {row['seconds']:.0f} s of training{plain}"
     if "step_seconds" in row:
         gigabytes = "" if row["peak_bytes"] is None else f", {row['peak_bytes'] / 1e9:.2f} GB"
         return f"{row['step_seconds'] * 1e3:.1f} ms{gigabytes}"
@@ -194,23 +200,26 @@ def _outcome(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    options = _parse()
-    try:
-        jobs = chosen_jobs(options)
-    except InfoProError as error:
-        raise SystemExit(str(error)) from error
-    if options.list:
-        print("\n".join(f"{job.group:10}  {job.estimate:4.0f} s  {_title(job)}" for job in jobs))
-        return
-    if not can_resume():
-        print("safetensors is not installed: a run that the budget cuts short is lost", flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    runs = options.work or Path(tempfile.mkdtemp(prefix="infopro-gpu-"))
-    for folder in (options.output, *options.earlier):
-        unpack(folder, runs)
-    for row in known_rows(options):
-        for compiled in (False, True):  # finished since it was packed, in either way
-            shutil.rmtree(runs / name_of({**row, "compiled": compiled}), ignore_errors=True)
+    options = parse(__doc__)
+    with tempfile.TemporaryDirectory(prefix="infopro-gpu-", ignore_cleanup_errors=True) as scratch:
+        runs = options.work or Path(scratch)
+        try:
+            jobs = chosen_jobs(options)
+            refuse(options, jobs)
+            if not options.list:
+                _lay_out(options, runs)
+        except (InfoProError, OSError, ValueError) as error:
+            print(f"run.py: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        if options.list:
+            print("\n".join(f"{job.group:10}  {job.estimate:4.0f} s  {_title(job)}" for job in jobs))
+        else:
+            _begin(options, jobs, runs)
+
+
+def _begin(options: argparse.Namespace, jobs: Sequence[Job], runs: Path) -> None:
+    if not jobs:
+        print("nothing is left to do; --again-failed repeats what failed")
     reserve = min(RESERVE_SECONDS, options.seconds / 5)
     settings = Settings(
         device=options.device,
@@ -224,10 +233,19 @@ def main() -> None:
         throughput_seconds=options.throughput_seconds,
     )
     if options.measure_side_by_side:
-        return measure_side_by_side(_one_job(options), settings, options.measure_side_by_side)
-    work(jobs, settings)
-    if options.work is None:
-        shutil.rmtree(runs)
+        measure_side_by_side(_one_job(options), settings, options.measure_side_by_side)
+    else:
+        work(jobs, settings)
+
+
+def _lay_out(options: argparse.Namespace, runs: Path) -> None:
+    """The folders of this call, with what earlier ones left to be gone on with."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    for folder in (options.output, *options.earlier):
+        unpack(folder, runs)
+    for row in known_rows(options):
+        for execution in EXECUTIONS:  # finished since it was packed, in any way
+            shutil.rmtree(runs / name_of({**row, "execution": execution}), ignore_errors=True)
 
 
 def work(jobs: Sequence[Job], settings: Settings) -> None:
@@ -241,43 +259,6 @@ def work(jobs: Sequence[Job], settings: Settings) -> None:
     not_begun = len(jobs) - call.finished - call.failed - call.stopped
     counts = f"{call.finished} finished, {call.failed} failed, {unfinished} to be gone on with"
     print(f"{counts}, {not_begun} not begun; rows in {settings.output / ROWS}")
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    return name, json.loads(value)
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--seconds", type=float, default=560.0, help="the budget of this call")
-    add("--priorities", nargs="+", choices=GROUPS, default=list(GROUPS), help="only these groups of them")
-    add("--recipes", nargs="+", help="names or patterns to train, in place of the priorities")
-    add("--set", nargs="+", type=_setting, default=[], metavar="NAME=JSON", help="change fields of --recipes")
-    add("--seeds", type=int, default=3)
-    add("--precision", choices=PRECISIONS, default="bfloat16", help="of training")
-    add("--compile", action="store_true")
-    add("--side-by-side", type=int, default=1, help="runs at a time; measurements are always alone")
-    add("--measure-side-by-side", type=int, nargs="*", help="measure these numbers of runs; default 1 2 4")
-    add("--throughput-seconds", type=float, default=20.0, help="of each such measurement")
-    add("--output", type=Path, default=Path("runs/gpu"), help="rows and unfinished runs")
-    add("--from", type=Path, nargs="+", default=[], dest="earlier", help="outputs of earlier calls")
-    add("--work", type=Path, help="folder of the runs under way; default: a temporary one")
-    add("--mosaics", type=Path, help="folder of CIFAR-10 as WebP mosaics and labels.npz")
-    add("--data-dir", type=Path, help="folder of data sets, as `infopro train` has it")
-    add("--device", default="auto")
-    add("--commit", help="recorded where the source tree is no git checkout")
-    add("--again-failed", action="store_true", help="repeat what failed")
-    add("--list", action="store_true", help="print what would be done, in order")
-    options = parser.parse_args()
-    if options.measure_side_by_side == []:
-        options.measure_side_by_side = [1, 2, 4]
-    if options.side_by_side < 1 or options.seeds < 1 or options.seconds <= 0:
-        parser.error("--side-by-side and --seeds take 1 or more, --seconds more than 0")
-    return options
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from infopro.analysis.tensorboard import log_analysis
 from infopro.errors import BadConfiguration, BadRun
 from infopro.memory import parse_bytes
 from infopro.training import RunFolder, describe_environment
+from infopro.writable import require_writable
 
 __all__ = ["run"]
 
@@ -92,6 +93,7 @@ def _check(paths: list[Path], options: Any, reference: Path | None) -> None:
         RunFolder.open(path).last_checkpoint()
         if not (options.overwrite or options.resume):
             refuse_existing_analysis(path)
+        require_writable(path, remedy="make it writable, or analyse a copy")
         if reference is not None:
             _require_same_images(path, reference)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from infopro.ending import Terminated, ended_by_sigterm
 from infopro.errors import AlreadyTold, InfoProError, UnknownName, as_told_once
 from infopro.options import configuration, parse
 
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process of a run, 130 for Ctrl-C, 138 for SIGUSR1 and 143 for SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _run(arguments)
+        with ended_by_sigterm():
+            status = _run(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is no error; else Python flushes at its end
         return status
     except AlreadyTold as told:
@@ -33,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{type(error).__name__}: {error}")
     except SystemExit as stop:  # --help and --print_config end the parser that way
         return int(stop.code or 0)
+    except Terminated:
+        return _fail("terminated; a training run goes on with --resume", status=143)
     except KeyboardInterrupt:
-        print("infopro: interrupted; a training run goes on with --resume", file=sys.stderr)
-        return 130
+        return _fail("interrupted; a training run goes on with --resume", status=130)
 
 
 def _fail(message: str, *, status: int = 2) -> int:
@@ -51,8 +54,10 @@ def _run(arguments: list[str]) -> int:
     commands: dict[str, Callable[[Any], int | None]] = {
         "demo": _demo,
         "train": _train,
+        "reproduce": _reproduce,
         "evaluate": _evaluate,
         "predict": _predict,
+        "export": _export,
         "analyze": _analyze,
         "list": _list,
         "plan": _plan,
@@ -85,6 +90,12 @@ def _train(options: Any) -> int:
     return run(options, configuration(options), _console())
 
 
+def _reproduce(options: Any) -> int:
+    from infopro.reproduce_command import run
+
+    return run(options, _console())
+
+
 def _evaluate(options: Any) -> None:
     from infopro.evaluate_command import run
 
@@ -95,6 +106,12 @@ def _predict(options: Any) -> None:
     from infopro.predict_command import run
 
     run(options, _console())
+
+
+def _export(options: Any) -> None:
+    from infopro.export_command import run
+
+    print(run(options))
 
 
 def _analyze(options: Any) -> None:
@@ -127,10 +144,12 @@ def _list(options: Any) -> None:
 
 
 def _plan(options: Any) -> None:
+    from rich.markup import escape
+
     from infopro.memory import plan
     from infopro.network_options import example_input, network, objective, planned_batch
 
-    with _console().status(f"planning {options.model}: every step runs once, on fake tensors"):
+    with _console().status(f"planning {escape(options.model)}: every step runs once, on fake tensors"):
         found = plan(
             network(options),
             example_input(options),
@@ -148,10 +167,12 @@ def _plan(options: Any) -> None:
 
 
 def _check(options: Any) -> int:
+    from rich.markup import escape
+
     from infopro.network_options import example_input, network, objective
     from infopro.preflight import preflight
 
-    with _console().status(f"checking {options.model}"):
+    with _console().status(f"checking {escape(options.model)}"):
         found = preflight(
             network(options),
             example_input(options, real=True),
@@ -184,4 +205,4 @@ def _report(options: Any) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False)  # a file called "[/b]" is no markup

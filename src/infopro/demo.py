@@ -20,6 +20,7 @@ from infopro.recipes import RunConfig, Session
 from infopro.report import DrawnSplit, MethodResult, Reconstruction, ReportData, RunResult
 from infopro.training import RunFolder, TrainingProgress, describe_environment
 from infopro.types import EpochRecord, StageSummary
+from infopro.writable import require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,6 +110,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadRun("the folder cannot be made", got=error, remedy="pass another --output") from error
+    require_writable(folder)
 
 
 def train_method(

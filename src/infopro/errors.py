@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = [
     "AlreadyTold",
     "BadConfiguration",
     "BadData",
+    "BadImage",
     "BadInput",
     "BadRun",
     "BadSplit",
@@ -48,7 +49,14 @@ class InfoProError(ValueError):
             parts.append(f"allowed: {allowed}")
         if remedy is not None:
             parts.append(remedy)
-        super().__init__("; ".join(parts))
+        super().__init__(_printable("; ".join(parts)))
+
+
+def _printable(text: str) -> str:
+    """One line that no terminal obeys, whatever names a file gave."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 class AlreadyTold(InfoProError):
@@ -116,6 +124,30 @@ class BadInput(InfoProError):
 
 class BadData(InfoProError):
     """A data file or folder that cannot be read; the message names it."""
+
+
+class BadImage(BadData):
+    """Image files that cannot be read: repair them, leave them out, or have them skipped.
+
+    `files` says of each why not.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        allowed: str | None = None,
+        remedy: str | None = None,
+        files: Mapping[str, str] | None = None,
+    ):
+        super().__init__(what, got=got, allowed=allowed, remedy=remedy)
+        self.files = dict(files or {})
+
+    @property
+    def reason(self) -> str:
+        """Why the first of the files cannot be read."""
+        return next(iter(self.files.values()), str(self))
 
 
 class BadRun(InfoProError):

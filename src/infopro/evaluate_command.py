@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from infopro import models, recipes
+from infopro.errors import BadConfiguration
 from infopro.predict_options import inference_of, refuse_inference
 from infopro.prediction import Inference
 from infopro.training import Evaluation, RunFolder
@@ -20,6 +21,8 @@ def run(options: Any) -> str:
         InfoProError: no such run, no checkpoint, no data, options that nothing reads.
     """
     path = Path(options.run)
+    if options.raw_weights:
+        _require_averages(path)
     state, found = recipes.evaluate_run(
         path,
         data_dir=Path(options.data_dir) if options.data_dir else None,
@@ -28,11 +31,20 @@ def run(options: Any) -> str:
         num_workers=options.num_workers,
         inference=_inference(path, options),
         best=options.checkpoint == "best",
+        averaged=not options.raw_weights,
     )
+    which = "" if state.configuration.get("average_weights") is None else ", averaged weights"
     return (
         f"{options.run}, epoch {state.epoch}: {_worth(found)} (loss {found.loss:.4f}) "
-        f"on {found.num_images} images"
+        f"on {found.num_images} images{', weights not averaged' if options.raw_weights else which}"
     )
+
+
+def _require_averages(path: Path) -> None:
+    if RunFolder.open(path).configuration.get("average_weights") is None:
+        raise BadConfiguration(
+            "--raw-weights is set, and nothing reads it", got=f"{path}, a run without averaged weights"
+        )
 
 
 def _inference(path: Path, options: Any) -> Inference | None:

@@ -10,9 +10,11 @@ from typing import Any, Literal, get_type_hints
 from infopro.analyze_options import add_analyze
 from infopro.data_options import add_data_and_device
 from infopro.errors import BadConfiguration
+from infopro.export_options import add_export
 from infopro.network_options import add_check, add_plan
 from infopro.predict_options import add_inference, add_predict
 from infopro.report_options import add_report
+from infopro.reproduce_options import add_reproduce
 from infopro.sweep_options import add_sweep
 
 __all__ = ["DEFAULT_QUEUE", "LISTS", "configuration", "expanded", "make_parser", "parse", "recipe_named_in"]
@@ -20,6 +22,7 @@ __all__ = ["DEFAULT_QUEUE", "LISTS", "configuration", "expanded", "make_parser",
 DEFAULT_QUEUE = 2  # batches under way between two processes
 LISTS = ("recipes", "models", "data", "objectives", "heads", "decoders", "tasks")
 _SWITCHES = ("--download", "--resume", "--shard", "--print_config", "--help", "-h")  # options without a value
+_ALONE = ("--deterministic",)  # true where no value follows
 _SEQUENCES = (
     "cuts",
     "reconstruction-weight",
@@ -35,9 +38,10 @@ def parse(arguments: list[str]) -> tuple[Any, Any]:
     """The options, and the parser that can print help."""
     from infopro import recipes
 
+    arguments = expanded(arguments)
     recipe = recipe_named_in(arguments)
     parser = make_parser(recipes.load(recipe).config if recipe else recipes.RunConfig())
-    options = parser.parse_args(expanded(arguments))
+    options = parser.parse_args(arguments)
     if options.command == "train":
         options.train.recipe = recipe
     return options, parser
@@ -64,8 +68,10 @@ def make_parser(recipe_config: Any) -> Any:
 
     _add_demo(commands, Parser)
     _add_train(commands, Parser, recipe_config)
+    add_reproduce(commands, Parser)
     _add_evaluate(commands, Parser)
     add_predict(commands, Parser)
+    add_export(commands, Parser)
     add_analyze(commands, Parser)
     _add_list(commands, Parser)
     add_plan(commands, Parser)
@@ -109,10 +115,22 @@ def _add_train(commands: Any, parser_class: Any, recipe_config: Any) -> None:
         )
     train.add_argument("--output", type=str, default=None, help="run folder (default: runs/RECIPE-seedN)")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    _add_until(train)
     _add_checkpoints(train)
     _add_processes(train)
     add_data_and_device(train)
     commands.add_subcommand("train", train, help="train a network, module by module or end to end")
+
+
+def _add_until(train: Any) -> None:
+    from jsonargparse.typing import PositiveInt
+
+    train.add_argument(
+        "--until",
+        type=PositiveInt | None,
+        default=None,
+        help="end after this epoch of the schedule; --resume goes on (default: its last one)",
+    )
 
 
 def _add_checkpoints(train: Any) -> None:
@@ -153,6 +171,11 @@ def _add_evaluate(commands: Any, parser_class: Any) -> None:
         type=Literal["last", "best"],
         default="last",
         help="of the last epoch, or of the one with the best test result",
+    )
+    evaluate.add_argument(
+        "--raw-weights",
+        action="store_true",
+        help="of a run with averaged weights: the weights that were trained, not their average",
     )
     add_inference(evaluate, usual="whole")
     add_data_and_device(evaluate, usual="the run's")
@@ -219,8 +242,12 @@ def _without_leftovers(config: Any, recipe: Any) -> Any:
 
 
 def expanded(arguments: list[str]) -> list[str]:
-    """--cuts a,b -> --cuts [a,b]."""
-    result = list(arguments)
+    """--cuts a,b -> --cuts [a,b], --deterministic -> --deterministic=true."""
+    values = [*arguments[1:], ""]
+    result = [
+        f"{argument}=true" if argument in _ALONE and value not in ("true", "false") else argument
+        for argument, value in zip(arguments, values, strict=False)  # without arguments: ""
+    ]
     for index, argument in enumerate(result):
         name, equals, value = argument.partition("=")
         if name.removeprefix("--") not in _SEQUENCES or not name.startswith("--"):
@@ -248,10 +275,10 @@ def _said_plainly(message: str) -> str:
     from infopro.recipes import field_help
 
     found = re.fullmatch(r'Parser key "(\w+)": Does not validate .* Given value: (.*)', message)
-    if found is None or found[1] not in field_help():
+    if found is None:
         return message
-    option = found[1].replace("_", "-")
-    return f"--{option} cannot be read: got {found[2]}; it is: {field_help()[found[1]]}"
+    said = f"--{found[1].replace('_', '-')} cannot be read: got {found[2]}"
+    return f"{said}; it is: {field_help()[found[1]]}" if found[1] in field_help() else said
 
 
 def _one_line(message: str) -> str:

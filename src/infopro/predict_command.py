@@ -28,10 +28,12 @@ from infopro.prediction import (
     with_legend,
     write_mask,
 )
+from infopro.prediction.new_files import write_new, write_picture
 from infopro.prediction.photos import find_photos, grey, output_names, read_cropped, read_photo, resized
 from infopro.recipes import choose_device
 from infopro.trained_network import TrainedNetwork, load_network
 from infopro.training.evaluation import autocast
+from infopro.writable import require_writable
 
 __all__ = ["run"]
 
@@ -46,6 +48,9 @@ def run(options: Any, console: Console) -> None:
             end, when all others are predicted, the photos that could not be read.
     """
     photos = find_photos(map(Path, options.images))
+    if options.output is not None:
+        place = Path(options.output)
+        require_writable(place if place.is_dir() else place.parent)
     network = load_network(Path(options.run), device=choose_device(options.device))
     with autocast(network.device, network.precision):
         broken = (_segment if network.task.dense else _classify)(network, photos, options, console)
@@ -148,8 +153,7 @@ def _write_pictures(
     shown = np.flatnonzero(prediction.shares).tolist()
     legend = [(network.class_names[c], network.colours[c]) for c in shown]
     picture = with_legend(overlay(photo, prediction.mask, network.colours), legend)
-    with (folder / f"{name}_overlay.png").open("xb") as stream:
-        Image.fromarray(picture).save(stream, format="PNG")
+    write_picture(folder / f"{name}_overlay.png", Image.fromarray(picture))
 
 
 def _classify(network: TrainedNetwork, photos: list[Path], options: Any, console: Console) -> dict[Path, str]:
@@ -173,8 +177,7 @@ def _classify(network: TrainedNetwork, photos: list[Path], options: Any, console
     if file is not None and rows:
         content = {**network.origin, "images": written, "broken": list(map(str, reading.broken))}
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(json.dumps(content, indent=1) + "\n")
+        write_new(file, f"{json.dumps(content, indent=1)}\n".encode())
         _print(console, f"wrote {file}")
     return reading.broken
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ class StopRequest:
     def __init__(self) -> None:
         self._received: int | None = None
         self._since = 0.0
+        self._listener = 0
         self._processes: Processes | None = None
 
     def share(self, processes: Processes | None) -> None:
@@ -39,7 +41,7 @@ class StopRequest:
         self._processes = processes
 
     def __call__(self) -> bool:
-        """Asked between two steps."""
+        """Asked between two batches."""
         if self._received is None and self._processes is not None:
             return self._processes.is_told("stop")
         return self._received is not None
@@ -52,6 +54,7 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """While open, the first signal asks to stop; a Ctrl-C more than a second later ends the process."""
+        self._listener = os.getpid()
         before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         try:
             yield
@@ -60,6 +63,8 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._listener:
+            return  # forked since, to read images: its parent gets the signal as well
         first, self._since = self._received is None, self._since or time.monotonic()
         if number == signal.SIGINT and time.monotonic() - self._since > _ONE_WISH:
             raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from infopro.sweep.progress import SweepProgress
 from infopro.sweep.results import is_finished, read_results, summary_table, write_results
 from infopro.sweep_options import VARIED
 from infopro.training import RunFolder, locked, refuse_locked
+from infopro.writable import require_writable
 
 __all__ = ["run"]
 
@@ -42,6 +43,7 @@ def run(options: Any, console: Console) -> int:
     refuse_locked(folder, what="sweep")
     if not options.resume:
         RunFolder.require_new(folder, remedy="pass --resume to go on with it, or another --output")
+    require_writable(folder)
     _require_data(cells, options)
     jobs = _jobs(cells, folder, options)
     slots = free_slots(devices=options.devices, jobs=options.jobs, wanted=len(jobs))

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from infopro import recipes
-from infopro.data import num_batches
+from infopro.data import ImageData, num_batches
+from infopro.determinism import deterministic
 from infopro.engines import Processes
 from infopro.errors import BadConfiguration
 from infopro.options import DEFAULT_QUEUE
@@ -38,7 +39,10 @@ def run(options: Any, config: recipes.RunConfig, console: Console) -> int:
     recipes.check(config)
     _refuse_unread(options, config)
     stop = StopRequest()
-    with recipes.meet(config, device=device, timeout_seconds=options.timeout) as processes:
+    with (
+        deterministic(config.deterministic),
+        recipes.meet(config, device=device, timeout_seconds=options.timeout) as processes,
+    ):
         stop.share(processes)
         return _run_together(options, config, console, processes, stop)
 
@@ -58,19 +62,40 @@ def _run_together(
         if processes is not None:
             processes.remember(str(path))
     device = recipes.choose_device(options.device)
-    data = recipes.prepare_data(config, data_dir=data_dir, download=options.download, device=device)
+    data = _data(options, config, path, data_dir, resume)
     if processes is not None:
         recipes.require_alike(processes, config, data)
+    launch = {name: getattr(options, name) for name in ("num_workers", "queue", "shard")}
     session = recipes.prepare(
-        config, data, device=device, processes=processes, queue=options.queue, shard=options.shard, stop=stop
+        config,
+        data,
+        device=device,
+        processes=processes,
+        queue=options.queue,
+        shard=options.shard,
+        stop=stop,
+        until=options.until,
     )
     lines = _Lines(session, console, name)
     # the process that writes holds the lock, for all of them
     with locked(path) if session.engine.writes else nullcontext():
         folder, checkpoint = recipes.open_run(
-            session, path, name=name, resume=resume, data_dir=data_dir, say=lines.say
+            session, path, name=name, resume=resume, data_dir=data_dir, launch=launch, say=lines.say
         )
         return _run_to_the_end(options, lines, folder, checkpoint, stop)
+
+
+def _data(
+    options: Any, config: recipes.RunConfig, path: Path, data_dir: Path | None, resume: bool
+) -> ImageData:
+    with recipes.listing_bad_images(path):
+        return recipes.prepare_data(
+            config,
+            data_dir=data_dir,
+            download=options.download,
+            device=recipes.choose_device(options.device),
+            skipped=recipes.skipped_before(path) if resume else None,
+        )
 
 
 def _run_to_the_end(
@@ -121,6 +146,10 @@ class _Lines:
         if text is not None and self.session.engine.writes:
             self.console.print(text, highlight=False, soft_wrap=True)
 
+    def say_alone(self, text: str) -> None:
+        """What no other process knows of."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
     def begin(self) -> None:
         self.say(recipes.describe(self.session))
 
@@ -141,7 +170,7 @@ class _Lines:
                 f"  staleness {fresh.mean_staleness:.1f} updates (at most {fresh.most_staleness})  "
                 f"a batch is used {fresh.mean_uses:.1f} times"
             )
-        self.console.print(f"{self._head(record)}{text}", highlight=False, soft_wrap=True)
+        self.say_alone(f"{self._head(record)}{text}")
 
     def _head(self, record: ModuleEpoch | DecoupledEpoch) -> str:
         epochs, modules = self.session.config.epochs, len(self.session.local.stages)
@@ -159,6 +188,7 @@ def _train(
     how: dict[str, Any],
 ) -> list[EpochRecord]:
     start = recipes.restore(session, folder, checkpoint)
+    how["say"] = lines.say_alone
     if not session.engine.writes:
         return recipes.train_run(session, folder, start=start, **how)
     lines.resuming(start)
@@ -193,6 +223,7 @@ def _train_cached(
             resume_from=checkpoint,
             num_workers=num_workers,
             stop=stop,
+            say=lines.say_alone,
             on_module_epoch=lines.module_epoch,
         )
     except recipes.Stopped:
@@ -210,6 +241,7 @@ def _train_decoupled(
         folder,
         first_epoch=start.epoch + 1,
         num_workers=num_workers,
+        say=lines.say_alone,
         on_module_epoch=lines.decoupled_epoch,
     )
 
@@ -223,8 +255,13 @@ def _places(options: Any, config: recipes.RunConfig) -> tuple[str, Path, Path | 
 
 def _refuse_unread(options: Any, config: recipes.RunConfig) -> None:
     """Options that nothing would read."""
-    read = {"shard": ("pipeline", "data"), "queue": ("pipeline", "decoupled")}
-    given = {"shard": options.shard, "queue": options.queue != DEFAULT_QUEUE}
+    exact = ("none", "pipeline", "data")
+    read = {"shard": ("pipeline", "data"), "queue": ("pipeline", "decoupled"), "until": exact}
+    given = {
+        "shard": options.shard,
+        "queue": options.queue != DEFAULT_QUEUE,
+        "until": options.until is not None,
+    }
     for name, allowed in read.items():
         if given[name] and config.parallel not in allowed:
             raise BadConfiguration(

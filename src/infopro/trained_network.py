@@ -26,7 +26,7 @@ _RECORDED = ("image_shape", "num_classes", "class_names", "mean", "std", "has_ma
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainedNetwork:
-    """A network with a run's last weights, on its device."""
+    """A network with the weights of a run's checkpoint, on its device."""
 
     model: nn.Module
     task: Task
@@ -47,10 +47,13 @@ class TrainedNetwork:
         return f"{self.origin['run']}, epoch {self.origin['epoch']}"
 
 
-def load_network(path: Path, *, device: torch.device) -> TrainedNetwork:
+def load_network(path: Path, *, device: torch.device, best: bool = False) -> TrainedNetwork:
     """The network of a run's last checkpoint, from the run's folder alone.
 
     Random streams are left as they were.
+
+    Args:
+        best: the checkpoint of the epoch with the best test result instead.
 
     Raises:
         BadRun: no such folder, no run in it, no checkpoint yet, a damaged one, or a run that did not record
@@ -62,7 +65,8 @@ def load_network(path: Path, *, device: torch.device) -> TrainedNetwork:
         infopro.errors.BadRun: the run folder does not exist: got nowhere; pass the folder that infopro ...
     """
     folder = RunFolder.open(path)
-    checkpoint, record = folder.last_checkpoint(), _complete(folder)
+    checkpoint = folder.best_checkpoint() if best else folder.last_checkpoint()
+    record = _complete(folder)
     config, shape = from_plain(folder.configuration), tuple(record["image_shape"])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model = models.create(

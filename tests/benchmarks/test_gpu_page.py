@@ -13,7 +13,7 @@ import page as gpu_page
 from gpu_jobs import Job, append, read
 from gpu_priorities import GROUPS, measurements, priorities
 from gpu_published import CHECKPOINTED_GB, TIMES
-from gpu_tables import error_table, measured_table
+from gpu_tables import error_table, measured_table, speed_table
 
 CELL = "cifar10-resnet32-k16-infopro-contrast"  # 12.75 ± 0.11
 
@@ -25,7 +25,7 @@ def trained(recipe, seed, test_error, **options):
         "recipe": recipe,
         "seed": seed,
         "precision": "bfloat16",
-        "compiled": False,
+        "execution": "eager",
         "changed": {},
         "side_by_side": 4,
         "hardware": "a card",
@@ -115,6 +115,25 @@ def test_memory_and_time_are_shares_of_end_to_end_on_the_same_card():
     assert found[5:] == ["5.00", "–", "–", "210.0", "0.980"]
 
 
+def test_speed_is_a_line_for_each_execution():
+    eager, compiled, _ = (job for job in measurements() if job.group == "speed")
+    row = {**measured(eager, 5_000_000_000, 0.02, 1), "compile_seconds": None}
+    failed = {**measured(compiled, None, None, None), "execution": "compiled", "error": "RuntimeError: no"}
+    assert speed_table([row, failed]).splitlines()[2:] == [
+        "| eager | 20.0 | 157 | – | 5.00 |",  # 160 epochs of 49 steps
+        "| compiled | failed: RuntimeError: no | – | – | – |",
+        "| graphed | not run | – | – | – |",
+    ]
+
+
+def test_runs_with_other_settings_are_in_no_cell_but_in_a_table():
+    changed = {"reconstruction_weight": [2.0, 2.0]}
+    rows = [trained(CELL, seed, error, changed=changed) for seed, error in enumerate((12.0, 13.0))]
+    assert f"| `{CELL}` | reconstruction_weight [2.0, 2.0] | bfloat16 | 12.50 ± 0.71 | 2 |" in gpu_page.page(
+        rows
+    )
+
+
 def test_what_failed_is_said():
     job = next(measurements())
     failed = {**measured(job, None, None, None), "error": "OutOfMemoryError: no"}
@@ -147,7 +166,7 @@ def test_lines_are_collected_once(tmp_path):
 
 
 def test_priorities_begin_with_one_seed_of_every_cell():
-    jobs = list(priorities(seeds=3, precision="bfloat16", compiled=False))
+    jobs = list(priorities(seeds=3, precision="bfloat16", execution="eager"))
     assert {job.group for job in jobs} == set(GROUPS) and len({job.key for job in jobs}) == len(jobs)
     published = {n for n in recipes.list_recipes("cifar10-resnet32-*") if recipes.load(n).published}
     first = [job for job in jobs if job.group == "resnet32"]
@@ -170,9 +189,9 @@ def test_a_job_and_its_line_have_one_key():
     job = Job(kind="train", recipe=CELL, changed={"reconstruction_weight": (1.0, 2.0)})
     assert job.key == Job(kind="train", recipe=CELL, changed={"reconstruction_weight": [1.0, 2.0]}).key
     assert job.key != Job(kind="train", recipe=CELL).key
-    assert Job(kind="train", recipe=CELL).name != Job(kind="train", recipe=CELL, compiled=True).name
-    assert Job(kind="train", recipe=CELL).key == Job(kind="train", recipe=CELL, compiled=True).key
-    assert Job(kind="measure", recipe=CELL).key != Job(kind="measure", recipe=CELL, compiled=True).key
+    assert Job(kind="train", recipe=CELL).name != Job(kind="train", recipe=CELL, execution="compiled").name
+    assert Job(kind="train", recipe=CELL).key == Job(kind="train", recipe=CELL, execution="compiled").key
+    assert Job(kind="measure", recipe=CELL).key != Job(kind="measure", recipe=CELL, execution="compiled").key
 
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):

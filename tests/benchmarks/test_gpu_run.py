@@ -50,7 +50,7 @@ def test_two_side_by_side_without_optional_packages(tmp_path):
     words += ["--side-by-side=2", "--seconds=600", "--commit=abc", "--data-dir", str(tmp_path / "none")]
     bare = blocking(tmp_path / "site", OPTIONAL | {"safetensors"})
     said = run(*words, "--output", str(tmp_path), env=bare)
-    assert "safetensors is not installed" in said and "2 finished, 1 failed, 0 to be gone on with" in said
+    assert "2 finished, 1 failed, 0 to be gone on with" in said
     rows = {row["recipe"]: row for row in read(tmp_path / "gpu.jsonl")}
     failed = rows.pop("cifar10-resnet32-k4-dgl")
     assert failed["error"].startswith("BadData: cifar10 is not in the data folder")
@@ -65,11 +65,13 @@ def test_two_side_by_side_without_optional_packages(tmp_path):
 
 
 def test_a_signal_leaves_what_the_next_call_finishes(tmp_path):
+    """Also where the first machine has no safetensors: the files are the same."""
+    bare = blocking(tmp_path / "site", {"safetensors"})
     out, work = tmp_path / "out", tmp_path / "work"
     words = ["--recipes", "digits-demo-k4-greedy", "--set", "epochs=12", *TINY, "--seconds=600"]
     first = subprocess.Popen(
         [*RUN, *words, "--output", str(out), "--work", str(work)],
-        env=environment(),
+        env=bare,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -18,6 +18,7 @@ from infopro.training import RunFolder
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "gpu"))
 
+import gpu_options
 import gpu_packing
 import run as gpu_run
 from gpu_jobs import Job
@@ -101,10 +102,15 @@ def undisturbed(digits, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("asked", "position"),
-    [(1, "epoch-0000-step-000001"), (3, "epoch-0001"), (5, "epoch-0001-step-000002")],
+    [
+        (1, "epoch-0000-step-000001"),
+        (3, "epoch-0000-step-000002"),
+        (5, "epoch-0001"),
+        (7, "epoch-0001-step-000002"),
+    ],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_not(digits, undisturbed, tmp_path, asked, position):
-    """Asked before each of an epoch's two steps and behind them: within an epoch, and between two."""
+    """Asked before each of an epoch's two steps and behind them, and so in its test of one batch."""
     assert train(JOB, digits, device=CPU, runs=tmp_path, stop=StopAfter(asked)) is None
     assert RunFolder(tmp_path / JOB.name).last_checkpoint().name == position
     row = train(JOB, digits, device=CPU, runs=tmp_path, stop=never)
@@ -133,7 +139,7 @@ def test_packed_runs_go_on_elsewhere(digits, undisturbed, tmp_path, monkeypatch)
     asked = StopAfter(100)
     row = train(JOB, digits, device=CPU, runs=there, stop=asked)
     assert [row[name] for name in RECORDED] == [undisturbed[name] for name in RECORDED]
-    assert 100 - asked.left < 9, "asked less often than in the whole run"
+    assert 100 - asked.left < 15, "asked less often than in the whole run"
 
     pieces[0].write_bytes(b"")
     with pytest.raises(ValueError, match="not whole"):
@@ -240,9 +246,6 @@ def test_the_list_is_a_dry_run(capsys, monkeypatch, tmp_path):
     gpu_run.main()
     assert "cifar10-resnet32-k4-infopro-contrast, seed 0, float32" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
-    monkeypatch.setattr(sys, "argv", ["run.py", "--list", "--recipes", "cifar10-resnet33", *output])
-    with pytest.raises(SystemExit, match="cifar10-resnet32"):
-        gpu_run.main()
 
 
 @pytest.mark.parametrize("word", ["--side-by-side=0", "--seeds=0", "--seconds=0"])
@@ -257,9 +260,15 @@ def test_what_has_a_line_is_not_asked_for_again(monkeypatch, tmp_path):
     words = ["run.py", "--recipes", JOB.recipe, "--seeds", "3", "--output", str(tmp_path)]
     words += ["--set", *(f"{name}={value}" for name, value in TINY.items())]
     monkeypatch.setattr(sys, "argv", words)
-    row = {"kind": "train", "recipe": JOB.recipe, "precision": "bfloat16", "compiled": True, "changed": TINY}
+    row = {
+        "kind": "train",
+        "recipe": JOB.recipe,
+        "precision": "bfloat16",
+        "execution": "compiled",
+        "changed": TINY,
+    }
     for seed, rest in ((0, {}), (1, {"error": "lost"})):
         gpu_run.append(tmp_path / gpu_run.ROWS, {**row, "seed": seed, **rest})
-    assert [job.seed for job in gpu_run.chosen_jobs(gpu_run._parse())] == [2]
+    assert [job.seed for job in gpu_run.chosen_jobs(gpu_options.parse(""))] == [2]
     monkeypatch.setattr(sys, "argv", [*words, "--again-failed"])
-    assert [job.seed for job in gpu_run.chosen_jobs(gpu_run._parse())] == [1, 2]
+    assert [job.seed for job in gpu_run.chosen_jobs(gpu_options.parse(""))] == [1, 2]

@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +18,15 @@ def numbered(number, size=4):
     return ImageTensors(images.to(torch.uint8), torch.arange(number))
 
 
-def read(split, *, mean=(0.5,), std=(0.5,), **changes):
+def iterate(split, *, mean=(0.5,), std=(0.5,), **changes):
     options = {
         "batch_size": 4, "augmentation": None, "shuffle": True, "seed": 0, "epoch": 1, "device": "cpu",
     }  # fmt: skip
-    return list(batches(split, mean=mean, std=std, **{**options, **changes}))
+    return batches(split, mean=mean, std=std, **{**options, **changes})
+
+
+def read(split, **options):
+    return list(iterate(split, **options))
 
 
 def equal(left, right):
@@ -131,6 +139,20 @@ def test_a_broken_file_is_named_in_one_line(files, num_workers):
     with pytest.raises(BadData, match=r"7\.png") as caught:
         read(files, mean=(0.5,) * 3, std=(0.5,) * 3, num_workers=num_workers)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_workers_leave_signals_to_their_parent(files, number):
+    """As where a batch system signals every process of a run: the loop decides, and reads on until then."""
+    options = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "augmentation": ALL, "num_workers": 2}
+    reading = iterate(files, **options)
+    found = [next(reading), next(reading)]  # one of each worker: both are at work
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, number)
+    assert equal([*found, *reading], read(files, **options))
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_wrong_numbers_are_refused_at_once():

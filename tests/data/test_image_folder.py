@@ -135,7 +135,7 @@ def test_several_broken_images_are_named_together(tmp_path):
     flat(tmp_path)
     for place in range(7):
         (tmp_path / "dog" / f"{place}.png").write_bytes(b"no")
-    with pytest.raises(BadData, match=r"cannot read 7 images.*dog/0\.png.*dog/4\.png., and 2 more"):
+    with pytest.raises(BadData, match=r"cannot read 7 images.*dog/0\.png.*dog/4\.png.*, and 2 more"):
         image_folder(tmp_path, image_size=8)
 
 

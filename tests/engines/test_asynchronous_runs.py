@@ -219,7 +219,7 @@ def torchrun(arguments, processes=MODULES):
 @pytest.fixture(scope="module")
 def decoupled(images, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "decoupled"
-    done = torchrun(command(images, run, "--replay", "2", parallel="decoupled"))
+    done = torchrun(command(images, run, "--replay", "2", "--clip-gradients", "0.5", parallel="decoupled"))
     assert done.returncode == 0, done.stderr
     return run, done.stdout
 
@@ -234,6 +234,7 @@ def test_each_module_of_a_decoupled_run_leaves_its_epochs_and_how_fresh_its_batc
             assert set(line["freshness"]) == names
             assert (line["freshness"]["mean_uses"] >= 1) == (module > 1)
             assert all(np.isfinite(value) and value > 0 for value in line["losses"].values())
+            assert "gradient_norm" in line["losses"]  # before it was clipped
 
 
 def test_a_decoupled_run_logs_one_test_and_says_it(decoupled):

@@ -128,15 +128,33 @@ def test_gradients_are_clipped_to_a_norm(value: float) -> None:
     assert recipes.problems(RunConfig(clip_gradients=value)) == [
         f"clip_gradients is {value!r}, allowed: a number above 0, or null"
     ]
-    assert recipes.problems(RunConfig(on_divergence="reload"))  # type: ignore[arg-type]
+    assert recipes.problems(RunConfig(on_divergence="warn"))  # type: ignore[arg-type]
+    assert recipes.problems(RunConfig(on_spike="skip"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["pipeline", "data", "cached", "decoupled"])
-def test_a_step_is_left_out_in_one_process_only(mode: str) -> None:
-    (problem,) = recipes.problems(RunConfig(on_divergence="skip", parallel=mode))  # type: ignore[arg-type]
-    assert problem == f"on_divergence is 'skip' but parallel is {mode!r}, allowed with: none"
-    clipped = recipes.problems(RunConfig(clip_gradients=1.0, parallel=mode))  # type: ignore[arg-type]
-    assert bool(clipped) == (mode in ("cached", "decoupled"))
+def test_one_process_only_leaves_steps_out_or_goes_back(mode: str) -> None:
+    for options in ({"on_divergence": "skip"}, {"on_divergence": "reload"}, {"on_spike": "reload"}):
+        (problem,) = recipes.problems(RunConfig(parallel=mode, **options))  # type: ignore[arg-type]
+        ((name, value),) = options.items()
+        assert problem == f"{name} is {value!r} but parallel is {mode!r}, allowed with: none"
+    assert recipes.problems(RunConfig(on_spike="stop", parallel=mode)) == []  # type: ignore[arg-type]
+    clipped = RunConfig(clip_gradients=1.0, parallel=mode)  # type: ignore[arg-type]
+    assert recipes.problems(clipped) == []
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.5, 2.0, float("nan")])
+def test_averaged_weights_have_a_decay_below_1(value: float) -> None:
+    assert recipes.problems(RunConfig(average_weights=0.999)) == []
+    (problem,) = recipes.problems(RunConfig(average_weights=value))
+    assert problem == f"average_weights is {value!r}, allowed: between 0 and 1, or null"
+
+
+@pytest.mark.parametrize("mode", ["pipeline", "data", "cached", "decoupled"])
+def test_weights_are_averaged_where_the_loop_steps_the_optimizer(mode: str) -> None:
+    found = recipes.problems(RunConfig(average_weights=0.9, parallel=mode))  # type: ignore[arg-type]
+    expected = f"average_weights is set but parallel is {mode!r}, allowed: none, pipeline, data"
+    assert found == ([expected] if mode in ("cached", "decoupled") else [])
 
 
 @pytest.mark.parametrize("mode", ["pipeline", "cached", "decoupled"])

@@ -46,6 +46,19 @@ def test_bytes_are_those_of_a_real_step() -> None:
     assert [replace(stage, flops=None, head_flops=None) for stage in found.stages] == list(real)
 
 
+def test_averaged_weights_are_one_more_copy_of_the_network() -> None:
+    config = RunConfig(model="demo_resnet", objective="greedy", num_modules=2, batch_size=8)
+    plain, averaged = (
+        predict(replace(config, average_weights=decay), ("layer2.0",), image_shape=(3, 16, 16), task=TASK)
+        for decay in (None, 0.99)
+    )
+    network = infopro.models.create("demo_resnet", num_classes=10, in_channels=3, image_size=16)
+    copy = sum(tensor.nbytes for tensor in network.state_dict().values())
+    assert averaged.step.peak == plain.step.peak + copy
+    kinds = {kind: size - plain.step.at_peak[kind] for kind, size in averaged.step.at_peak.items()}
+    assert {kind: size for kind, size in kinds.items() if size} == {"optimizer": copy}
+
+
 def test_bars_splits_and_what_cannot_be_predicted(tmp_path: Path, new_run: NewRun) -> None:
     small = {"model": "demo_resnet", "batch_size": 8, "analysed": False}
     new_run(tmp_path / "a", objective="greedy", num_modules=2, **small)

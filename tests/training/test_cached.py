@@ -194,11 +194,13 @@ def test_views_matter(tmp_path, data):
     assert not any(torch.equal(weights[a], weights[b]) for a, b in [(0, 1), (0, 2), (1, 2)])
 
 
-def test_module_1_is_what_training_all_together_makes_of_it(tmp_path, data, build):
+@pytest.mark.parametrize("limit", [None, 0.05])
+def test_module_1_is_what_training_all_together_makes_of_it(tmp_path, data, build, limit):
     local, together = build(), build()
     epochs = []
-    run(local, data, tmp_path, on_module_epoch=epochs.append)
+    run(local, data, tmp_path, on_module_epoch=epochs.append, clip_gradients=limit)
     settings = {"schedule": SCHEDULE, "epochs": EPOCHS, "batch_size": BATCH, "seed": SEED, "device": CPU}
+    settings["clip_gradients"] = limit
     records = train(together, data, optimizer=sgd(together.parameters()), **settings)
     assert_same_state(local.model[0], together.model[0])
     assert_same_state(local.heads[0], together.heads[0])
@@ -207,6 +209,8 @@ def test_module_1_is_what_training_all_together_makes_of_it(tmp_path, data, buil
     assert [epoch.learning_rate for epoch in first] == [record.learning_rate for record in records]
     later = local.state_dict()["model.1.0.weight"], together.state_dict()["model.1.0.weight"]
     assert not torch.equal(*later)  # which saw the features of a module in training
+    measured = [epoch.losses.get("gradient_norm", 0.0) for epoch in epochs]
+    assert min(measured) > 0.05 if limit else max(measured) == 0.0
 
 
 def numbers(record):
@@ -617,6 +621,19 @@ def test_divergence_names_the_module(tmp_path, data):
             first_module=2,
             finished_losses=[{}],
         )
+
+
+def test_weights_that_are_not_finite_are_not_handed_on(tmp_path, data, build):
+    local, epochs = build(objective=Greedy()), []
+
+    def spoil(module, epoch, step):
+        if (module, epoch, step) == (1, 2, 3):
+            with torch.no_grad():
+                next(local.stages[0].parameters())[0] = float("inf")  # as the last step's gradient may
+
+    with pytest.raises(Diverged, match="the weights of module 1 are not finite in epoch 2"):
+        run(local, data, tmp_path, on_step=spoil, on_module_epoch=epochs.append)
+    assert [epoch.epoch for epoch in epochs] == [1]
 
 
 def small_network():

@@ -10,12 +10,10 @@ from torch import nn
 
 from infopro.errors import BadRun
 from infopro.objectives import EndToEnd, Greedy
-from infopro.training import make_optimizer
+from infopro.training import load_checkpoint, load_model, make_optimizer
 from infopro.training.checkpoints import (
     Checkpoint,
     checkpoints,
-    load_checkpoint,
-    load_model,
     publish,
     remove_partial,
     save_checkpoint,

@@ -195,3 +195,20 @@ def test_a_cached_run_has_no_best_one(tmp_path, record):
     folder = RunFolder.create(tmp_path / "run", configuration={"parallel": "cached"}, record={})
     folder.append(record(epoch=1))
     assert folder.best_name() is None
+
+
+def test_lines_are_cut_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path / "run", configuration={}, record={})
+    for number in range(3):
+        folder.append_line("modules.jsonl", {"epoch": number})
+    file = folder.path / "modules.jsonl"
+    before = file.read_text()
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(BadRun, match="free space"):
+            folder.keep_lines("modules.jsonl", 1)
+    assert file.read_text() == before
+    folder.keep_lines("modules.jsonl", 1)
+    assert file.read_text() == '{"epoch": 0}\n'
+    folder.keep_lines("absent.jsonl", 1)
+    assert not (folder.path / "absent.jsonl").exists()

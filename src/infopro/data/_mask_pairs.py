@@ -79,6 +79,7 @@ def mask_data(
     classes: Mapping[int, int],
     class_names: Sequence[str],
     colours: Colours,
+    skipped: Mapping[str, str],
 ) -> ImageData:
     """A data set of files, prepared as is usual: ImageNet's normalisation, scale 0.5 to 2, flip, colour.
 
@@ -99,6 +100,7 @@ def mask_data(
         image_shape=(3, *extents[0]),
         augmentation=SCENES,
         colours=colours,
+        skipped=skipped,
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +17,9 @@ from infopro.data._mask_types import VOID, MaskFiles, MaskTensors
 from infopro.data._messages import listed, quoted
 from infopro.data._resample import resize_images, resize_masks
 from infopro.data._sources import Source
+from infopro.data._threads import for_all
 from infopro.data._types import ImageData, Images
-from infopro.errors import BadData
+from infopro.errors import BadData, BadImage
 
 __all__ = ["MAX_BYTES", "MaskReader", "decode_once", "highest_values", "surveyed"]
 
@@ -64,6 +63,18 @@ class MaskReader:
         name = self._files.mask_files[index]
         values = class_values(self._files.root / name, self._source.content(name))
         return int(np.where(values == VOID, 0, values).max())
+
+    def unreadable(self, index: int) -> dict[str, str]:
+        """Those of the two files that cannot be read, and why not; what is in them is not looked at."""
+        files, reasons = self._files, {}
+        for read, name in ((whole_image, files.image_files[index]), (class_values, files.mask_files[index])):
+            try:
+                read(files.root / name, self._source.content(name))
+            except BadImage as error:
+                reasons[name] = error.reason
+            except BadData:
+                pass  # a mask in colours: said where it is taken for one
+        return reasons
 
     def extents(self, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Rows and columns of the image's and of the mask's file."""
@@ -163,7 +174,7 @@ def _jobs(files: MaskFiles, read: Callable[[int], T]) -> list[Callable[[], T]]:
 
 
 def _for_all(parts: Iterable[Sequence[Callable[[], T]]]) -> list[list[T]]:
-    """What each part's jobs give, in threads: Pillow decodes outside the interpreter lock."""
+    """What each part's jobs give, in threads."""
 
     def attempt(job: Callable[[], T]) -> T | BadData:
         try:
@@ -171,14 +182,23 @@ def _for_all(parts: Iterable[Sequence[Callable[[], T]]]) -> list[list[T]]:
         except BadData as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = [list(pool.map(attempt, jobs)) for jobs in parts]
+    results = [for_all(jobs, attempt) for jobs in parts]
     errors = [result for part in results for result in part if isinstance(result, BadData)]
     if len(errors) > 1:
-        raise BadData(f"{len(errors)} images or masks are unfit", got=listed([str(each) for each in errors]))
+        raise _unfit(errors)
     if errors:
         raise errors[0]
     return [[result for result in part if not isinstance(result, BadData)] for part in results]
+
+
+def _unfit(errors: Sequence[BadData]) -> BadData:
+    what, got = f"{len(errors)} images or masks are unfit", listed([str(each) for each in errors])
+    if not any(isinstance(each, BadImage) for each in errors):
+        return BadData(what, got=got)
+    files: dict[str, str] = {}
+    for each in errors:
+        files.update(each.files if isinstance(each, BadImage) else {str(each): ""})
+    return BadImage(what, got=got, files=files)
 
 
 def _other_size(sizes: list[str]) -> BadData:

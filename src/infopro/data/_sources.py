@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from infopro.data._messages import one_line, quoted
-from infopro.errors import BadData
+from infopro.errors import BadData, BadImage
 
-__all__ = ["SUFFIXES", "Source"]
+__all__ = ["SUFFIXES", "Source", "is_hidden", "walked"]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -28,7 +29,7 @@ class Source:
 
     def files(self, folder: str) -> list[str]:
         """The names of all files in this folder and below, relative to the root, without hidden ones."""
-        return sorted(name for name in self._names(folder) if not _is_hidden(name))
+        return sorted(name for name in self._names(folder) if not is_hidden(name))
 
     def holds(self, folder: str) -> bool:
         """Whether there is such a folder."""
@@ -59,10 +60,7 @@ class Source:
         if self._archive is not None:
             members = self._archive.namelist()
             return [name for name in members if name.startswith(f"{folder}/") and not name.endswith("/")]
-        found = []
-        for place, _, names in os.walk(self.root / folder):
-            found += [Path(place, name).relative_to(self.root).as_posix() for name in names]
-        return found
+        return [path.relative_to(self.root).as_posix() for path in walked(self.root / folder)]
 
     def _member(self, archive: zipfile.ZipFile, name: str) -> bytes:
         try:
@@ -70,7 +68,50 @@ class Source:
         except Exception as error:  # zipfile, zlib and lzma each raise their own
             where = quoted(self.root / name)
             what = f"cannot read the archive ({one_line(error)})"
-            raise BadData(what, got=where, remedy="copy or download it anew") from error
+            remedy = "copy or download it anew"
+            raise BadImage(what, got=where, remedy=remedy, files={name: one_line(error)}) from error
+
+
+def walked(folder: Path) -> Iterator[Path]:
+    """All files below a folder, without hidden ones; links are followed, but for those to a folder above.
+
+    Errors:
+        BadData: a folder that cannot be listed, rather than files that silently are not there.
+    """
+    above: dict[Path, frozenset[tuple[int, int]]] = {folder: _ancestors(folder)}
+    while above:
+        place, ancestors = above.popitem()
+        try:
+            status = place.stat()
+            with os.scandir(place) as entries:
+                found = [entry for entry in entries if not _is_hidden_name(entry.name)]
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BadData(f"cannot list the folder ({one_line(error)})", got=quoted(place)) from error
+        itself = (status.st_dev, status.st_ino)
+        if itself in ancestors:
+            continue
+        for entry in found:
+            if _is_folder(entry):
+                above[Path(entry.path)] = ancestors | {itself}
+            else:
+                yield Path(entry.path)
+
+
+def _ancestors(folder: Path) -> frozenset[tuple[int, int]]:
+    try:
+        found = [parent.stat() for parent in folder.resolve().parents]
+    except (OSError, RuntimeError):  # said where it is listed
+        return frozenset()
+    return frozenset((status.st_dev, status.st_ino) for status in found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
@@ -81,5 +122,10 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise BadData(what, got=quoted(path), remedy="copy or download it anew") from error
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+def is_hidden(name: str) -> bool:
+    """Whether a name, or that of a folder in it, begins with a dot, or is what macOS adds to archives."""
+    return any(_is_hidden_name(part) for part in PurePosixPath(name).parts)
+
+
+def _is_hidden_name(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))

@@ -149,6 +149,7 @@ class ImageData:
     ] = ()  # of the classes in pictures of masks, 0 to 255; () for labels
     multiple_of: int = 1  # images with masks are padded to such sides before the network is tested on them
     smallest: int = 1  # likewise: the least side
+    skipped: Mapping[str, str] = field(default_factory=dict)  # files left out as unreadable, and why
 
     @property
     def has_masks(self) -> bool:

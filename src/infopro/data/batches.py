@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -168,12 +169,23 @@ def _from_files(
         num_workers=num_workers,
         collate_fn=_stack,
         pin_memory=pinned,  # in a thread of the loader's
+        worker_init_fn=_leave_signals_to_parent,
         generator=torch.Generator(),  # else the loader draws from, and so moves, the global random stream
     )
     for batch in loader:
         if isinstance(batch, BadData):
             raise batch
         yield batch
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Signals to a whole group, as of Ctrl-C or a batch system, are wishes that the training loop grants.
+
+    A worker that died of one would end the run with an error. It ends when its loader does, or its parent.
+    """
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has no SIGUSR1
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class _FileReader(Dataset[tuple[Tensor, int] | BadData]):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from infopro.data._bad_images import REFUSED, BadImages, readable_pairs
 from infopro.data._mask_pairs import found_pairs, mask_data
 from infopro.data._mask_reader import MAX_BYTES, decode_once
 from infopro.data._mask_types import VOID
@@ -43,10 +44,10 @@ def camvid(data_dir: Path | str, *, test: str = "test", max_bytes: int = MAX_BYT
     Errors:
         BadData: the set is not there, or is incomplete or broken. BadConfiguration: another part.
     """
-    return decode_once(_files(Path(data_dir), test), max_bytes=max_bytes)
+    return decode_once(_files(Path(data_dir), test, REFUSED), max_bytes=max_bytes)
 
 
-def _files(data_dir: Path, test: str) -> ImageData:
+def _files(data_dir: Path, test: str, bad_images: BadImages) -> ImageData:
     if test not in ("test", "val"):
         raise BadConfiguration("unknown part of CamVid to test on", got=repr(test), allowed="test, val")
     source, folder = _located(data_dir)
@@ -60,10 +61,11 @@ def _files(data_dir: Path, test: str) -> ImageData:
     if lacking:
         got = f"{quoted(source.root)} without {', '.join(lacking)}"
         raise BadData("CamVid is incomplete", got=got, allowed=LAYOUT)
-    train_pairs, test_pairs = (
+    found = [
         found_pairs(source, folder + part, f"{folder}{part}annot", names=_listed_names(source, folder, part))
         for part in parts
-    )
+    ]
+    (train_pairs, test_pairs), skipped = readable_pairs(source.root, found, bad_images)
     return mask_data(
         "camvid" if test == "test" else f"camvid-{test}",
         source.root,
@@ -72,6 +74,7 @@ def _files(data_dir: Path, test: str) -> ImageData:
         classes={**{number: number for number in range(len(CLASSES))}, len(CLASSES): VOID},
         class_names=tuple(CLASSES),
         colours=tuple(CLASSES.values()),
+        skipped=skipped,
     )
 
 
@@ -102,8 +105,8 @@ def _listed_names(source: Source, folder: str, part: str) -> list[str] | None:
     return [PurePosixPath(line.split()[0]).stem for line in text.splitlines() if line.strip()]
 
 
-def _load(test: str, *, data_dir: Path, download: bool, seed: int) -> ImageData:
-    return _files(data_dir, test)
+def _load(test: str, *, data_dir: Path, download: bool, seed: int, bad_images: BadImages) -> ImageData:
+    return _files(data_dir, test, bad_images)
 
 
 SETS: dict[str, Callable[..., ImageData]] = {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from infopro.data._bad_images import REFUSED, BadImages, readable_pairs
 from infopro.data._mask_pairs import joined, mask_data
 from infopro.data._mask_reader import MAX_BYTES, decode_once
 from infopro.data._mask_types import VOID
@@ -53,10 +54,10 @@ def cityscapes(data_dir: Path | str, *, max_bytes: int = MAX_BYTES) -> ImageData
     Errors:
         BadData: the set is not there, or is incomplete or broken. MissingPackage: torchvision is missing.
     """
-    return decode_once(_files(Path(data_dir)), max_bytes=max_bytes)
+    return decode_once(_files(Path(data_dir), REFUSED), max_bytes=max_bytes)
 
 
-def _files(data_dir: Path) -> ImageData:
+def _files(data_dir: Path, bad_images: BadImages) -> ImageData:
     root = data_dir / "cityscapes" if (data_dir / "cityscapes").is_dir() else data_dir
     folders = [f"{kind}/{part}" for kind in ("leftImg8bit", "gtFine") for part in ("train", "val")]
     lacking = [folder for folder in folders if not (root / folder).is_dir()]
@@ -67,15 +68,17 @@ def _files(data_dir: Path) -> ImageData:
             allowed=LAYOUT,
             remedy="name the folder that holds it with --data-dir; it is not downloaded",
         )
+    (train, test), skipped = readable_pairs(root, [_pairs(root, "train"), _pairs(root, "val")], bad_images)
     numbers = {label: number for number, (label, _) in enumerate(CLASSES.values())}
     return mask_data(
         "cityscapes",
         root,
-        train=_pairs(root, "train"),
-        test=_pairs(root, "val"),
+        train=train,
+        test=test,
         classes={**{label: numbers.get(label, VOID) for label in range(NUM_LABELS)}, VOID: VOID},
         class_names=tuple(CLASSES),
         colours=tuple(colour for _, colour in CLASSES.values()),
+        skipped=skipped,
     )
 
 
@@ -101,8 +104,8 @@ def _name(file: str) -> str:
     return "/".join(file.removesuffix(IMAGE_END).removesuffix(MASK_END).split("/")[2:])
 
 
-def _load(*, data_dir: Path, download: bool, seed: int) -> ImageData:
-    return _files(data_dir)
+def _load(*, data_dir: Path, download: bool, seed: int, bad_images: BadImages) -> ImageData:
+    return _files(data_dir, bad_images)
 
 
 SETS: dict[str, Callable[..., ImageData]] = {"cityscapes": _load}

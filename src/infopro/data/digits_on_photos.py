@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infopro.data._bad_images import BadImages
 from infopro.data._order import balanced_order
 from infopro.data._packages import import_package
 from infopro.data._seeds import counter_generator
@@ -228,7 +229,8 @@ def _shrink(photo: Tensor, scale: int) -> Tensor:
     return ((squares.sum((1, 3)) + scale**2 // 2) // scale**2).to(torch.uint8)
 
 
-def _load(*, data_dir: Path, download: bool, seed: int) -> ImageData:
+def _load(*, seed: int, bad_images: BadImages, **unused: Any) -> ImageData:
+    bad_images.require_unread("digits-on-photos")
     return digits_on_photos(seed=seed)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import torch
 
+from infopro.data._bad_images import BadImages
 from infopro.data._mask_types import JointAugmentation, MaskTensors
 from infopro.data._types import ImageData, Images, ImageTensors
 from infopro.data.digits_on_photos import digits_on_photos
@@ -57,7 +58,8 @@ def _with_classes(images: Images) -> MaskTensors:
     return MaskTensors(images.images, classes.to(torch.uint8), images.nuisance["source"])
 
 
-def _load(*, data_dir: Path, download: bool, seed: int) -> ImageData:
+def _load(*, seed: int, bad_images: BadImages, **unused: Any) -> ImageData:
+    bad_images.require_unread("digits-on-photos-masks")
     return digits_on_photos_masks(seed=seed)
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from infopro.data._decode import central_crop
+from infopro.data._bad_images import REFUSED, BadImages
+from infopro.data._labels import labels_of
 from infopro.data._messages import listed, one_line, quoted
 from infopro.data._order import held_out_mask
+from infopro.data._readable_images import readable_images
 from infopro.data._seeds import counter_generator
-from infopro.data._sources import SUFFIXES
-from infopro.data._types import Augmentation, ImageData, ImageFiles, Images, ImageTensors
+from infopro.data._sources import SUFFIXES, is_hidden, walked
+from infopro.data._types import Augmentation, ImageData, ImageFiles, Images
 from infopro.errors import BadConfiguration, BadData
 
-__all__ = ["SUFFIXES", "image_folder"]
+__all__ = ["SUFFIXES", "class_folders", "image_folder"]
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that holds class folders
 TEST_FRACTION = 0.1  # of each class, where the folder has no test part
@@ -33,18 +33,31 @@ def image_folder(
 ) -> ImageData:
     """ROOT/train/CLASS and ROOT/{test,val}/CLASS, or ROOT/CLASS of which a seeded 10 % is for testing.
 
-    Classes are the folders' names in sorted order; images may lie deeper; hidden files and other files are
-    passed over. All images become RGB. Test images: the shorter side is resized to image_size * 256 / 224,
-    then the middle is cut out. Training images: a random box of 8 to 100 % of the area, resized, and a
-    flip. Where all images at `image_size` fit in `max_bytes` they are decoded once to ImageTensors, and the
-    random boxes are taken from the middle that test images have too; otherwise they are read batch by batch
-    (ImageFiles).
+    Classes are the folders' names in sorted order; images may lie deeper, also behind links; hidden files
+    and other files are passed over. All images become RGB. Test images: the shorter side is resized to
+    image_size * 256 / 224, then the middle is cut out. Training images: a random box of 8 to 100 % of the
+    area, resized, and a flip. Where all images at `image_size` fit in `max_bytes` they are decoded once to
+    ImageTensors, and the random boxes are taken from the middle that test images have too; otherwise they
+    are read batch by batch (ImageFiles).
 
     Errors:
-        BadData: an empty folder, class or file, fewer than two classes, a class in the test part that the
-            training part lacks; where images are decoded at once, also each broken file. The message names
-            it.
+        BadData: an empty class, fewer than two classes, a class in the test part that the training part
+            lacks, a folder that cannot be listed.
+        BadImage: files that cannot be read: all of them where images are decoded at once, and else those
+            whose head or size shows it; the others are found when they are read.
     """
+    return class_folders(root, image_size=image_size, seed=seed, max_bytes=max_bytes)
+
+
+def class_folders(
+    root: Path | str,
+    *,
+    image_size: int = 224,
+    seed: int = 0,
+    max_bytes: int = 2 * 2**30,
+    bad_images: BadImages = REFUSED,
+) -> ImageData:
+    """As `image_folder`, where files that cannot be read may be left out."""
     if image_size < 1:
         raise BadConfiguration("image size is not positive", got=image_size, allowed="1 or more pixels")
     root = Path(root)
@@ -55,19 +68,31 @@ def image_folder(
         folder = quoted(test[extra[0]][0].parent)
         raise BadData(f"class {extra[0]!r} is in the test part but not in the training part", got=folder)
     files = [_as_files(scan, names, image_size) for scan in (train, test)]
-    fits = sum(map(len, files)) * 3 * image_size**2 <= max_bytes
-    parts: Sequence[Images] = _decode_all(files) if fits else files
+    (train_images, test_images), skipped = readable_images(root, files, bad_images, max_bytes=max_bytes)
+    _require_images(root, names, train_images, test_images)
     return ImageData(
         name=root.resolve().name,
-        train=parts[0],
-        test=parts[1],
+        train=train_images,
+        test=test_images,
         num_classes=len(names),
         class_names=tuple(names),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         image_shape=(3, image_size, image_size),
         augmentation=Augmentation(flip=True, random_resized_crop=True),
+        skipped=skipped,
     )
+
+
+def _require_images(root: Path, names: Sequence[str], train: Images, test: Images) -> None:
+    """Of every class, after some were left out."""
+    left = labels_of(train).bincount(minlength=len(names)).tolist()
+    empty = [f"class {name!r}" for name, number in zip(names, left, strict=True) if not number]
+    empty += [] if len(test) else ["the test part"]
+    if empty:
+        raise BadData(
+            f"no image can be read of {listed(empty)}", got=quoted(root), remedy="repair some of them"
+        )
 
 
 def _find_parts(root: Path, seed: int) -> tuple[Scan, Scan]:
@@ -107,9 +132,8 @@ def _scan(folder: Path, *, minimum: int = 2) -> Scan:
     scan: Scan = {}
     problems = []
     for path in classes:
-        files = _image_files(path)
-        problems += [] if files else [f"no images in {quoted(path)}"]
-        problems += [f"empty or missing file {quoted(file)}" for file in files if not _has_content(file)]
+        files, others = _files_of(path)
+        problems += [] if files else [f"no images in {quoted(path)}{others}"]
         # one name can be spelt in two ways in unicode, and file systems differ in which they keep
         scan.setdefault(unicodedata.normalize("NFC", path.name), []).extend(files)
     if problems:
@@ -117,64 +141,22 @@ def _scan(folder: Path, *, minimum: int = 2) -> Scan:
     return scan
 
 
-def _has_content(file: Path) -> bool:
-    try:
-        return file.stat().st_size > 0
-    except OSError:  # a link to nowhere
-        return False
-
-
 def _class_folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_dir())
     except OSError as error:
         raise BadData(f"cannot list the folder ({one_line(error)})", got=quoted(folder)) from error
 
 
-def _image_files(folder: Path) -> list[Path]:
-    found = []
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                found.append(Path(place, name))
-    return sorted(found)
+def _files_of(folder: Path) -> tuple[list[Path], str]:
+    """The images of a class, and what other files there are."""
+    files = list(walked(folder))
+    images = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+    others = Counter(file.suffix.lower() or "no ending" for file in files).most_common(3)
+    return images, f" (its files: {', '.join(f'{n} of {name}' for name, n in others)})" if others else ""
 
 
 def _as_files(scan: Scan, names: Sequence[str], image_size: int) -> ImageFiles:
     pairs = [(file, label) for label, name in enumerate(names) for file in scan.get(name, [])]
     labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
     return ImageFiles(tuple(file for file, _ in pairs), labels, image_size)
-
-
-def _decode_all(parts: Sequence[ImageFiles]) -> list[ImageTensors]:
-    decoded = [_decode(part) for part in parts]
-    broken = {path: error for _, errors in decoded for path, error in errors.items()}
-    if len(broken) == 1:
-        raise next(iter(broken.values()))
-    if broken:
-        what = f"cannot read {len(broken)} images"
-        raise BadData(
-            what, got=listed([quoted(path) for path in sorted(broken)]), remedy="repair or remove them"
-        )
-    return [tensors for tensors, _ in decoded]
-
-
-def _decode(files: ImageFiles) -> tuple[ImageTensors, dict[Path, BadData]]:
-    """The images, and the errors of those that cannot be read."""
-
-    def decode(path: Path) -> Tensor | BadData:
-        try:
-            return central_crop(path, files.image_size)
-        except BadData as error:
-            return error
-
-    images = torch.empty((len(files), 3, files.image_size, files.image_size), dtype=torch.uint8)
-    broken = {}
-    # threads: Pillow decodes and resizes outside the interpreter lock
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for place, image in enumerate(pool.map(decode, files.paths)):
-            if isinstance(image, BadData):
-                broken[files.paths[place]] = image
-            else:
-                images[place] = image
-    return ImageTensors(images, files.labels), broken

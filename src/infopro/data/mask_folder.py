@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from infopro.data._bad_images import REFUSED, BadImages, readable_pairs
 from infopro.data._mask_pairs import default_colours, found_pairs, mask_data
 from infopro.data._mask_reader import MAX_BYTES, decode_once, highest_values
 from infopro.data._mask_types import VOID, MaskFiles
@@ -52,13 +53,13 @@ def mask_folder(root: Path | str, *, seed: int = 0, max_bytes: int = MAX_BYTES) 
     return decode_once(mask_files(root, seed=seed), max_bytes=max_bytes)
 
 
-def mask_files(root: Path | str, *, seed: int = 0) -> ImageData:
+def mask_files(root: Path | str, *, seed: int = 0, bad_images: BadImages = REFUSED) -> ImageData:
     """As `mask_folder`, with nothing decoded yet."""
     root = Path(root)
     if not root.is_dir():
         raise BadData("there is no such folder", got=quoted(root))
     source = Source(root)
-    train, test = _find_parts(source, seed)
+    (train, test), skipped = readable_pairs(root, _find_parts(source, seed), bad_images)
     names, colours = _listed_classes(source) or _numbered_classes(root, [train, test])
     return mask_data(
         root.resolve().name,
@@ -68,6 +69,7 @@ def mask_files(root: Path | str, *, seed: int = 0) -> ImageData:
         classes={**{number: number for number in range(len(names))}, VOID: VOID},
         class_names=names,
         colours=colours,
+        skipped=skipped,
     )
 
 

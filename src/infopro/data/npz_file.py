@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from infopro.data._messages import one_line, quoted
+from infopro.data._messages import listed, one_line, quoted
 from infopro.data._types import Augmentation, ImageData, ImageTensors
 from infopro.errors import BadData
 
@@ -21,6 +22,8 @@ NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),  # MedMNIST
 )
+UNQUESTIONED = 2**30  # bytes that any file may unpack to
+MOST_EXPANSION = 200  # times its size, for a file that unpacks to more; photographs: 1 to 3
 PAIRS = " or ".join("/".join(names) for names in NAMES)
 
 
@@ -40,7 +43,8 @@ def npz_file(path: Path | str) -> ImageData:
     arrays = _read(path)
     names = next((names for names in NAMES if set(names) <= set(arrays)), None)
     if names is None:
-        raise BadData(f"{quoted(path)} lacks arrays", got=", ".join(arrays) or "no arrays", allowed=PAIRS)
+        got = listed(list(arrays)) or "no arrays"
+        raise BadData(f"{quoted(path)} lacks arrays", got=got, allowed=PAIRS)
     train, test = (_part(path, arrays, *pair) for pair in (names[:2], names[2:]))
     if train.images.shape[1:] != test.images.shape[1:]:
         got = f"{list(train.images.shape[1:])} and {list(test.images.shape[1:])}"
@@ -68,9 +72,26 @@ def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
-            return {name: file[name] if name in wanted else unread for name in file.files}
+            if file.zip is not None:  # numpy's stubs
+                _require_bounded(file.zip, wanted)
+            return {name: _array(file, name) if name in wanted else unread for name in file.files}
     except Exception as error:  # zipfile, zlib, lzma and numpy each raise their own
         raise BadData(f"cannot read the .npz file ({one_line(error)})", got=quoted(path)) from error
+
+
+def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
+    array = file[name]
+    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is none
+        raise ValueError(f"{name} is not an array")
+    return array
+
+
+def _require_bounded(archive: zipfile.ZipFile, wanted: Collection[str]) -> None:
+    """No member is unpacked to gigabytes out of next to nothing."""
+    members = [member for member in archive.infolist() if member.filename.removesuffix(".npy") in wanted]
+    unpacked, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
+    if unpacked > UNQUESTIONED and unpacked > MOST_EXPANSION * packed:
+        raise ValueError(f"its {packed} bytes would become {unpacked}")
 
 
 def _part(path: Path, arrays: Arrays, images_name: str, labels_name: str) -> ImageTensors:

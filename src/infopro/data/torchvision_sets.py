@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infopro.data._bad_images import BadImages
 from infopro.data._messages import one_line, quoted
 from infopro.data._packages import import_package
 from infopro.data._types import Augmentation, ImageData, ImageTensors
@@ -134,4 +135,9 @@ def _channels_first(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2) if images.shape[3] == 3 else images).contiguous()
 
 
-SETS: dict[str, Callable[..., ImageData]] = {name: partial(torchvision_set, name) for name in SOURCES}
+def _load(name: str, *, bad_images: BadImages, **how: Any) -> ImageData:
+    bad_images.require_unread(name)
+    return torchvision_set(name, **how)
+
+
+SETS: dict[str, Callable[..., ImageData]] = {name: partial(_load, name) for name in SOURCES}

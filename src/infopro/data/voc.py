@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from infopro.data._bad_images import REFUSED, BadImages, readable_pairs
 from infopro.data._mask_pairs import default_colours, joined, mask_data
 from infopro.data._mask_reader import MAX_BYTES, decode_once
 from infopro.data._mask_types import VOID
@@ -35,10 +36,10 @@ def voc(data_dir: Path | str, *, download: bool = False, max_bytes: int = MAX_BY
     Errors:
         BadData: the set is not there, or is incomplete or broken. MissingPackage: torchvision is missing.
     """
-    return decode_once(_files(Path(data_dir), download), max_bytes=max_bytes)
+    return decode_once(_files(Path(data_dir), download, REFUSED), max_bytes=max_bytes)
 
 
-def _files(data_dir: Path, download: bool) -> ImageData:
+def _files(data_dir: Path, download: bool, bad_images: BadImages) -> ImageData:
     if tuple(data_dir.parts[-2:]) == tuple(FOLDER.split("/")) or data_dir.name == "VOCdevkit":
         data_dir = data_dir.parents[1 if data_dir.name == "VOC2012" else 0]  # the set's own folder was named
     missing = [f"{FOLDER}/{need}" for need in NEEDS if not (data_dir / FOLDER / need).exists()]
@@ -48,15 +49,17 @@ def _files(data_dir: Path, download: bool) -> ImageData:
             got=f"{quoted(data_dir)} without {' and '.join(missing)}",
             remedy="pass --download, or name the folder that holds it with --data-dir",
         )
-    train = _pairs(data_dir, "train", download and bool(missing))
+    found = [_pairs(data_dir, "train", download and bool(missing)), _pairs(data_dir, "val", False)]
+    (train, test), skipped = readable_pairs(data_dir, found, bad_images)
     return mask_data(
         "voc",
         data_dir,
         train=train,
-        test=_pairs(data_dir, "val", False),
+        test=test,
         classes={**{number: number for number in range(len(CLASSES))}, VOID: VOID},
         class_names=CLASSES,
         colours=default_colours(len(CLASSES)),
+        skipped=skipped,
     )
 
 
@@ -77,8 +80,8 @@ def _existing(data_dir: Path, files: list[str]) -> dict[str, str]:
     return {Path(f).stem: Path(f).relative_to(data_dir).as_posix() for f in files if Path(f).exists()}
 
 
-def _load(*, data_dir: Path, download: bool, seed: int) -> ImageData:
-    return _files(data_dir, download)
+def _load(*, data_dir: Path, download: bool, seed: int, bad_images: BadImages) -> ImageData:
+    return _files(data_dir, download, bad_images)
 
 
 SETS: dict[str, Callable[..., ImageData]] = {"voc": _load}

@@ -95,9 +95,13 @@ class Engine(ABC):
         """Plain values of all processes, first module first, on the one that writes; None on the others."""
         return [value]
 
+    def each(self, values: Sequence[float]) -> list[list[float]]:
+        """What every replica of this process's modules says, first replica first."""
+        return [list(values)]
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums over the replicas of this process's modules."""
-        return list(values)
+        return [sum(column) for column in zip(*self.each(values), strict=True)]
 
     def settle(self) -> None:  # noqa: B027
         """Make what the replicas keep each for itself equal: before a test and a checkpoint."""

@@ -19,11 +19,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from infopro.engines.packing import Layout, fitted, pack, storages_of, unpack
+from infopro.engines.processes import CLOSED
 from infopro.errors import AlreadyTold, InfoProError, StageLost
 
 __all__ = ["Header", "Receiver", "Sender", "Watcher"]
 
-_CLOSED = ("closed", "reset", "Broken pipe")  # what gloo says of a connection whose other end is gone
 _HEADER, _BUFFER, _VALUE = 0, 1, 2  # tags: what was posted for one is never filled by another
 
 
@@ -256,6 +256,6 @@ def _finish(work: dist.Work, watcher: Watcher, peer: int) -> None:
 def _lost(watcher: Watcher, peer: int, error: RuntimeError) -> InfoProError:
     text = str(error).strip()
     reason = text.splitlines()[0].rpartition("] ")[2][:160] if text else "no answer"
-    closed = any(word in text for word in _CLOSED)
+    closed = any(word in text for word in CLOSED)
     who = watcher.explain_gone(peer) if closed else watcher.explain(peer)
     return AlreadyTold(reason, exit_status=1) if who is None else StageLost(who, got=reason)

@@ -14,7 +14,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["average_buffers", "broadcast_from_first", "gather_rows", "sizes_of_parts", "sum_over_ranks"]
+__all__ = [
+    "average_buffers",
+    "broadcast_from_first",
+    "gather_numbers",
+    "gather_rows",
+    "sizes_of_parts",
+    "sum_over_ranks",
+]
 
 
 def sum_over_ranks(tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -39,6 +46,14 @@ def sizes_of_parts(rows: Tensor, group: dist.ProcessGroup) -> list[int]:
     sizes = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(sizes, own, group=group)
     return torch.cat(sizes).tolist()
+
+
+def gather_numbers(values: Sequence[float], group: dist.ProcessGroup) -> list[list[float]]:
+    """Every rank's numbers, as many on each, first rank first."""
+    own = torch.tensor(values, dtype=torch.float64)
+    found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(found, own, group=group)
+    return [numbers.tolist() for numbers in found]
 
 
 @torch.no_grad()

@@ -185,6 +185,10 @@ class Decoupled(Pipeline):
         except BaseException as error:
             self._buffer.fail(error)
 
+    def _is_to_stop(self, phase: Phase) -> bool:
+        """Not in the one test, behind all training: a checkpoint cannot say that it is still to come."""
+        return phase.training and super()._is_to_stop(phase)
+
     def _say_stop(self, header: Header) -> None:
         """Each process asks for itself whether to stop; its outbox says that nothing comes any more."""
 

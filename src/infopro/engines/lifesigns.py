@@ -62,6 +62,12 @@ class LifeSigns:
             return None
         return f"{self._name(peer)} is gone" + ("" if sign is None else f"; its last: {_place(sign)}")
 
+    def explain_lost(self) -> str | None:
+        """As `explain_gone`, where a collective does not say who: who gives no sign when it is due."""
+        time.sleep(3 * _EVERY)
+        others = [rank for rank in range(dist.get_world_size()) if rank != self._rank]
+        return self.explain_gone(max(others, key=self.silence))
+
     def explain(self, waited_for: int) -> str:
         """One line about a hang: which module stands still, as far as the signs tell."""
         found = {rank: self._read(rank) for rank in range(dist.get_world_size()) if rank != self._rank}

@@ -22,7 +22,7 @@ class OneProcess(Engine):
     Args:
         optimizer: one to be stepped stage by stage, each as soon as its gradients are there, which are then
             freed; the weights are the same as without it.
-        stop: asked before every training step; True ends the phase there.
+        stop: asked before every batch, of a test too; True ends the phase there.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class OneProcess(Engine):
     def feed(self, phase: Phase, batches: Callable[[], Batches]) -> Iterator[Work]:
         source = batches()
         for step in count(phase.first):
-            if phase.training and self._stop():
+            if self._stop():
                 self.stopped = True
                 return
             found = next(source, None)

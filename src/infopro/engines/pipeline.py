@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from infopro.engines._base import Batches, Engine, Phase, Work
 from infopro.engines.channel import Header, Receiver, Sender, Watcher
-from infopro.engines.collectives import average_buffers
+from infopro.engines.collectives import average_buffers, gather_numbers
 from infopro.engines.ownership import check_separable, keep_only, owned_names
 from infopro.engines.parts_of_batches import gradient_scale
 from infopro.engines.processes import Processes
@@ -45,7 +44,7 @@ class Pipeline(Engine):
         example: an input of the network, in training's dtype and image size.
         precision: of the forward pass, as in `infopro.training.train`.
         queue: batches that may be under way to the next module before this one waits.
-        stop: asked before every training step, by the first module's process; all others follow it.
+        stop: asked before every batch, of a test too, by the first module's process; all others follow it.
         synchronise: BatchNorm over the whole batch, where replicas share it.
         gather: contrastive losses over the whole batch, where replicas share it.
         shard: replicas share the parameters and the optimizer's state out, too, by `fully_shard`.
@@ -149,12 +148,8 @@ class Pipeline(Engine):
             return None
         return values if self.writes else None
 
-    def sum(self, values: Sequence[float]) -> list[float]:
-        if self._group is None:
-            return list(values)
-        total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total, group=self._group)
-        return total.tolist()
+    def each(self, values: Sequence[float]) -> list[list[float]]:
+        return [list(values)] if self._group is None else gather_numbers(values, self._group)
 
     def settle(self) -> None:
         """Without synchronised BatchNorm each replica has statistics of its own share: they are averaged."""
@@ -207,7 +202,7 @@ class Pipeline(Engine):
     def _images(self, phase: Phase, batches: Callable[[], Batches]) -> Iterator[Work]:
         source = batches()
         for step in range(phase.first, len(phase.sizes)):
-            if phase.training and self._is_to_stop():
+            if self._is_to_stop(phase):
                 self._end_early(self._header(phase, step))
                 return
             with self.span("data", step):
@@ -264,8 +259,8 @@ class Pipeline(Engine):
         if self._after is not None:
             self._after.stop(header)
 
-    def _is_to_stop(self) -> bool:
-        """All replicas stop at the same step."""
+    def _is_to_stop(self, phase: Phase) -> bool:
+        """All replicas stop before the same batch."""
         wanted = self._stop()
         return wanted if self.replicas == 1 else self.sum([float(wanted)])[0] > 0
 

@@ -20,8 +20,11 @@ from torch.distributed.rendezvous import rendezvous
 from infopro.engines.lifesigns import LifeSigns
 from infopro.errors import AlreadyTold, BadConfiguration, InfoProError, StageLost
 
-__all__ = ["Processes", "joined"]
+__all__ = ["CLOSED", "Processes", "joined"]
 
+# what torch says where a connection is closed, and which of its errors are of collectives
+CLOSED = ("closed", "reset", "Broken pipe")
+_COLLECTIVE = ("gloo", "NCCL", "Timed out waiting")
 _LONGEST_WAIT = 7 * 24 * 3600  # seconds
 
 
@@ -85,8 +88,15 @@ class Processes:
     def wait_for_all(self, name: str) -> None:
         """Return when every process has come to this point."""
         self.store.set(f"reached/{name}/{self.rank}", "")
-        for rank in range(dist.get_world_size()):
+        everybody = range(dist.get_world_size())
+        for rank in everybody:
             self._get(f"reached/{name}/{rank}", rank)
+        # without torchrun the store is in the first process, which must not end while others ask it
+        if self.rank > 0:
+            self.store.set(f"passed/{name}/{self.rank}", "")
+        else:
+            for rank in everybody[1:]:
+                self._get(f"passed/{name}/{rank}", rank)
 
     def remember(self, what: str) -> None:
         """Note something for the case that torchrun starts all processes anew."""
@@ -143,7 +153,8 @@ def joined(
         with LifeSigns(store, rank, world // stages).beating() as signs:
             mesh = _connect(store, rank, world, stages, device, timeout)
             try:
-                yield Processes(rank, stages, world // stages, mesh, store, launch, timeout, signs)
+                with _naming_the_lost(signs):
+                    yield Processes(rank, stages, world // stages, mesh, store, launch, timeout, signs)
             except BaseException:
                 signs.end()  # before the connections close: the others see that this one was not lost
                 raise
@@ -155,6 +166,23 @@ def joined(
         if not _first_to_tell(store, what):
             raise AlreadyTold(str(error), exit_status=error.exit_status) from error
         raise
+
+
+@contextmanager
+def _naming_the_lost(signs: LifeSigns) -> Iterator[None]:
+    """What torch says of a collective that has lost a process: which one it was."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        ours = isinstance(error, dist.DistError) or any(word in text for word in _COLLECTIVE)
+        if isinstance(error, InfoProError) or not ours:
+            raise
+        closed = any(word in text for word in CLOSED)
+        who = signs.explain_lost() if closed else signs.explain(0)
+        if who is None:  # it has said itself why it ended
+            raise AlreadyTold(_first_line(error), exit_status=1) from error
+        raise StageLost(who, got=_first_line(error).rpartition("] ")[2]) from error
 
 
 def _connect(

@@ -48,7 +48,7 @@ class Streaming(OneProcess):
             "512MiB"; activations, the batch and workspaces are not counted. None: any number.
         directory: an existing folder for the files; on a CPU it must be given. None: pinned memory.
         precision: of the forward pass, as in `infopro.training.train`.
-        stop: asked before every training step; True ends the phase there.
+        stop: asked before every batch, of a test too; True ends the phase there.
 
     Raises:
         DoesNotFit: the budget is too small for a module and its neighbour.

@@ -12,16 +12,18 @@ from torch import nn
 
 from infopro.errors import BadConfiguration, InfoProError, MissingPackage, UnknownName
 from infopro.models import _own, _smp, _timm, _torchvision, _torchvision_segmentation
-from infopro.models._registry import ImageSize, InputRequirement, Registry
+from infopro.models._registry import Construction, ImageSize, InputRequirement, Registry
 from infopro.models.cifar_densenet import cifar_densenet_bc
 from infopro.models.cifar_resnet import cifar_resnet, demo_resnet
 
 __all__ = [
+    "Construction",
     "InputRequirement",
     "UnknownModel",
     "check_targets",
     "cifar_densenet_bc",
     "cifar_resnet",
+    "construction",
     "create",
     "demo_resnet",
     "list_models",
@@ -80,6 +82,24 @@ def create(
         raise BadConfiguration("; also: ".join(problems))
     return registry.build(
         bare, num_classes=num_classes, in_channels=in_channels, image_size=size, pretrained=pretrained
+    )
+
+
+def construction(
+    name: str, *, num_classes: int, in_channels: int = 3, image_size: tuple[int, int] | None = None
+) -> Construction:
+    """The call to the library itself that builds what `create` would, without pretrained weights.
+
+    Raises:
+        UnknownName, MissingPackage: as `create`.
+
+    Example:
+        >>> construction("cifar_resnet20", num_classes=10).function
+        'infopro.models.create'
+    """
+    registry, bare = _find(name)
+    return registry.construction(
+        bare, num_classes=num_classes, in_channels=in_channels, image_size=image_size
     )
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from infopro._plugins import public_modules
 from infopro.errors import BadConfiguration
-from infopro.models._registry import ImageSize, InputRequirement
+from infopro.models._registry import Construction, ImageSize, InputRequirement
 
-__all__ = ["EXTRA", "PREFIX", "build", "has", "names", "requirement"]
+__all__ = ["EXTRA", "PREFIX", "build", "construction", "has", "names", "requirement"]
 
 PREFIX = ""
 EXTRA = ""
@@ -36,6 +36,13 @@ def has(name: str) -> bool:
 
 def requirement(name: str) -> InputRequirement:
     return InputRequirement(channels=None, image_size=None, smallest=4, fixed=False)
+
+
+def construction(
+    name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None
+) -> Construction:
+    options = {"num_classes": num_classes, "in_channels": in_channels}
+    return Construction("infopro", "infopro.models.create", (name,), options)
 
 
 def build(

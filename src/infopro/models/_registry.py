@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 from infopro.errors import BadConfiguration, InfoProError, MissingPackage
 
 __all__ = [
+    "Construction",
     "ImageSize",
     "InputRequirement",
     "Registry",
@@ -39,6 +40,16 @@ class InputRequirement:
     dense: bool = False  # whether it predicts a class per pixel: masks instead of labels
 
 
+@dataclass(frozen=True)
+class Construction:
+    """The call that builds a network without its weights, in the words of the library that it is of."""
+
+    package: str  # to be imported: "timm"
+    function: str  # with the module that has it: "timm.create_model"
+    arguments: tuple[str, ...]
+    options: dict[str, Any]
+
+
 class Registry(Protocol):
     """A source of networks; a Python module with these functions is one."""
 
@@ -53,6 +64,11 @@ class Registry(Protocol):
 
     def requirement(self, name: str) -> InputRequirement:
         """What images the network takes."""
+
+    def construction(
+        self, name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None
+    ) -> Construction:
+        """What the library is asked for, without pretrained weights."""
 
     def build(
         self, name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool

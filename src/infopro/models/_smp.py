@@ -13,6 +13,7 @@ from torch import nn
 
 from infopro.models import _timm
 from infopro.models._registry import (
+    Construction,
     ImageSize,
     InputRequirement,
     clear_build_errors,
@@ -20,7 +21,7 @@ from infopro.models._registry import (
     import_library,
 )
 
-__all__ = ["EXTRA", "PREFIX", "build", "has", "names", "requirement"]
+__all__ = ["EXTRA", "PREFIX", "build", "construction", "has", "names", "requirement"]
 
 PREFIX = "smp/"
 EXTRA = "seg"
@@ -82,17 +83,26 @@ def requirement(name: str) -> InputRequirement:
     )
 
 
+def construction(
+    name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None
+) -> Construction:
+    architecture, _, encoder = name.partition("/")
+    options: dict[str, Any] = {"encoder_weights": None, "in_channels": in_channels, "classes": num_classes}
+    if image_size is not None and requirement(name).fixed:
+        options["img_size"] = image_size  # smp hands it on to timm
+    package = "segmentation_models_pytorch"
+    return Construction(package, f"{package}.create_model", (architecture, encoder), options)
+
+
 def build(
     name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool
 ) -> nn.Module:
     """Pretrained is the encoder: on ImageNet, or what is published in its place."""
-    architecture, _, encoder = name.partition("/")
-    options: dict[str, Any] = {"in_channels": in_channels, "classes": num_classes}
-    if image_size is not None and requirement(name).fixed:
-        options["img_size"] = image_size  # smp hands it on to timm
+    call = construction(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    architecture, encoder = call.arguments
     guard = clear_download_errors if pretrained else clear_build_errors
     with guard(PREFIX + name):
-        options["encoder_weights"] = _weights(encoder) if pretrained else None
+        options = {**call.options, "encoder_weights": _weights(encoder) if pretrained else None}
         model: nn.Module = _library().create_model(architecture, encoder, **options)
     return model
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from infopro.models._registry import (
+    Construction,
     ImageSize,
     InputRequirement,
     clear_build_errors,
@@ -14,7 +13,7 @@ from infopro.models._registry import (
     import_library,
 )
 
-__all__ = ["EXTRA", "PREFIX", "build", "has", "names", "requirement"]
+__all__ = ["EXTRA", "PREFIX", "build", "construction", "has", "names", "requirement"]
 
 PREFIX = "timm/"
 EXTRA = "vision"
@@ -42,14 +41,21 @@ def requirement(name: str) -> InputRequirement:
     return InputRequirement(channels=None, image_size=config.input_size[-1], smallest=smallest, fixed=fixed)
 
 
+def construction(
+    name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None
+) -> Construction:
+    options: dict[str, object] = {"num_classes": num_classes, "in_chans": in_channels}
+    if image_size is not None and requirement(name).fixed:
+        options["img_size"] = image_size
+    return Construction("timm", "timm.create_model", (name,), options)
+
+
 def build(
     name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool
 ) -> nn.Module:
     timm = import_library("timm")
-    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels, "pretrained": pretrained}
-    if image_size is not None and requirement(name).fixed:
-        options["img_size"] = image_size
+    call = construction(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     guard = clear_download_errors if pretrained else clear_build_errors
     with guard(PREFIX + name):
-        model: nn.Module = timm.create_model(name, **options)
+        model: nn.Module = timm.create_model(*call.arguments, pretrained=pretrained, **call.options)
     return model

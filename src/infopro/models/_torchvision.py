@@ -8,6 +8,7 @@ from torch import nn
 
 from infopro.errors import BadConfiguration
 from infopro.models._registry import (
+    Construction,
     ImageSize,
     InputRequirement,
     clear_build_errors,
@@ -15,7 +16,7 @@ from infopro.models._registry import (
     import_library,
 )
 
-__all__ = ["EXTRA", "PREFIX", "build", "has", "names", "requirement"]
+__all__ = ["EXTRA", "PREFIX", "build", "construction", "has", "names", "requirement"]
 
 PREFIX = "torchvision/"
 EXTRA = "vision"
@@ -46,13 +47,20 @@ def requirement(name: str) -> InputRequirement:
     return InputRequirement(channels=3, image_size=size, smallest=smallest, fixed=fixed)
 
 
+def construction(
+    name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None
+) -> Construction:
+    options = {"num_classes": num_classes, **_OPTIONS.get(name, {}), **_size_option(name, image_size)}
+    return Construction("torchvision", "torchvision.models.get_model", (name,), {"weights": None, **options})
+
+
 def build(
     name: str, *, num_classes: int, in_channels: int, image_size: ImageSize | None, pretrained: bool
 ) -> nn.Module:
     models = import_library("torchvision").models
-    options = {"num_classes": num_classes, **_OPTIONS.get(name, {}), **_size_option(name, image_size)}
+    call = construction(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     with clear_build_errors(PREFIX + name):
-        model: nn.Module = models.get_model(name, weights=None, **options)
+        model: nn.Module = models.get_model(*call.arguments, **call.options)
     if pretrained:
         with clear_download_errors(PREFIX + name):
             _load_pretrained(model, models.get_model_weights(name).DEFAULT)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from infopro.data import VOID
 from infopro.errors import BadInput
 from infopro.prediction._pillow import pillow
+from infopro.prediction.new_files import write_picture
 
 __all__ = ["Colour", "colour_mask", "default_colours", "overlay", "write_mask"]
 
@@ -81,8 +82,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8], colours: Sequence[Colour]) -
     _check_mask(mask, colours)
     picture: Any = pillow().fromarray(mask)
     picture.putpalette(_table(colours).tobytes())
-    with path.open("xb") as stream:
-        picture.save(stream, format="PNG")
+    write_picture(path, picture)
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Colour:

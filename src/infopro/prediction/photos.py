@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infopro.data._decode import central_crop, whole_image
 from infopro.data._messages import quoted
-from infopro.data.image_folder import SUFFIXES
+from infopro.data._sources import SUFFIXES, walked
 from infopro.errors import BadData
 
 __all__ = ["find_photos", "grey", "output_names", "read_cropped", "read_photo", "resized"]
@@ -108,8 +108,7 @@ def grey(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
-    named = (f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    named = (f for f in walked(folder) if f.suffix.lower() in SUFFIXES)
     images = sorted(f for f in named if f.is_file() or f.is_symlink())  # opening a pipe would wait for ever
     if not images:
         raise BadData("there are no images in the folder", got=quoted(folder))

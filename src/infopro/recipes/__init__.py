@@ -11,14 +11,17 @@ from functools import cache
 from infopro._plugins import public_modules
 from infopro.errors import UnknownName
 from infopro.recipes._asynchronous import Stopped, train_cached_run, train_decoupled_run
+from infopro.recipes._bad_images import listing_bad_images, skipped_before
 from infopro.recipes._config import RunConfig, build_objective, check, problems
 from infopro.recipes._describe import describe, field_help, published_text
+from infopro.recipes._fingerprint import data_hash, source_hash
 from infopro.recipes._loading import LoadedRun, load_run
 from infopro.recipes._mask_examples import MaskExamples, read_mask_examples
 from infopro.recipes._recipe import Published, Recipe
-from infopro.recipes._running import fit, open_run, refuse_existing, restore, train_run, write_timeline
+from infopro.recipes._reloading import train_run
+from infopro.recipes._running import fit, open_run, refuse_existing, restore, write_timeline
 from infopro.recipes._session import Session, choose_device, evaluate_run, prepare, prepare_data
-from infopro.recipes._stored import from_plain
+from infopro.recipes._stored import as_options, from_plain
 from infopro.recipes._task import make_task
 from infopro.recipes._together import meet, require_alike
 
@@ -30,15 +33,18 @@ __all__ = [
     "RunConfig",
     "Session",
     "Stopped",
+    "as_options",
     "build_objective",
     "check",
     "choose_device",
+    "data_hash",
     "describe",
     "evaluate_run",
     "field_help",
     "fit",
     "from_plain",
     "list_recipes",
+    "listing_bad_images",
     "load",
     "load_run",
     "make_task",
@@ -52,6 +58,8 @@ __all__ = [
     "refuse_existing",
     "require_alike",
     "restore",
+    "skipped_before",
+    "source_hash",
     "train_cached_run",
     "train_decoupled_run",
     "train_run",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from infopro.determinism import deterministic
 from infopro.engines import Decoupled
 from infopro.engines.feature_cache import DiskTooSmall
 from infopro.memory import PRECISIONS
+from infopro.recipes._reloading import answer_to_spikes
 from infopro.recipes._running import save_state, schedule_of
 from infopro.recipes._session import Session
 from infopro.recipes._stored import plain
@@ -44,17 +45,18 @@ def train_decoupled_run(
     first_epoch: int,
     num_workers: int = 0,
     on_step: Callable[[int, int], object] | None = None,
+    say: Callable[[str], object] = lambda text: None,
     on_module_epoch: Callable[[DecoupledEpoch], object] | None = None,
 ) -> list[EpochRecord]:
     """Train one module at this process's own pace; one line per epoch in `module-K.jsonl`, one checkpoint."""
     engine = session.engine
     assert isinstance(engine, Decoupled)
-    file = folder.path / f"module-{engine.stages.start + 1}.jsonl"
-    _cut(file, first_epoch - 1)
+    file = f"module-{engine.stages.start + 1}.jsonl"
+    folder.keep_lines(file, first_epoch - 1)
     done = folder.log() if engine.writes else []
 
     def log(record: DecoupledEpoch) -> None:
-        _append(file, asdict(record))
+        folder.append_line(file, asdict(record))
         if on_module_epoch is not None:
             on_module_epoch(record)
 
@@ -70,7 +72,7 @@ def train_decoupled_run(
         on_step=on_step,
         on_module_epoch=log,
         save=lambda position: save_state(session, folder, position),
-        **_settings(session),
+        **_settings(session, say),
     )
     for record in records:
         folder.append(record)
@@ -85,16 +87,17 @@ def train_cached_run(
     resume_from: Path | None,
     num_workers: int = 0,
     stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], object] = lambda text: None,
     on_module_epoch: Callable[[ModuleEpoch], object] | None = None,
 ) -> list[EpochRecord]:
     """Train one module after another; one line per epoch in `modules.jsonl`, one checkpoint after each.
 
     Raises:
-        Stopped: `stop` was true between two steps.
+        Stopped: `stop` was true between two batches, of training, of a test or of what is recorded.
     """
     run = _CachedRun(session, folder, resume_from)
 
-    def refuse_to_go_on(module: int, epoch: int, step: int) -> None:
+    def refuse_to_go_on() -> None:
         if stop():
             raise Stopped
 
@@ -107,22 +110,23 @@ def train_cached_run(
         return []
     features = folder.path / "features"
     try:
-        records = train_cached(
-            session.local,
-            session.data,
-            make_optimizer=run.make_optimizer,
-            batch_size=session.config.batch_size,
-            seed=session.config.seed,
-            device=session.device,
-            views=session.config.views,
-            cache_folder=features,
-            num_workers=num_workers,
-            on_step=refuse_to_go_on,
-            on_module_epoch=finish,
-            on_epoch=run.log,
-            **run.start,
-            **_settings(session),
-        )
+        with deterministic(session.config.deterministic):
+            records = train_cached(
+                session.local,
+                session.data,
+                make_optimizer=run.make_optimizer,
+                batch_size=session.config.batch_size,
+                seed=session.config.seed,
+                device=session.device,
+                views=session.config.views,
+                cache_folder=features,
+                num_workers=num_workers,
+                on_batch=refuse_to_go_on,
+                on_module_epoch=finish,
+                on_epoch=run.log,
+                **run.start,
+                **_settings(session, say),
+            )
     except DiskTooSmall:
         if not folder.has_checkpoint():
             folder.discard()  # nothing was trained: the command may be given again, with fewer views
@@ -164,7 +168,7 @@ class _CachedRun:
 
     def finish(self, record: ModuleEpoch) -> None:
         """One epoch of one module is done; of the last one, the test of the network is still to come."""
-        _append(self._folder.path / "modules.jsonl", asdict(record))
+        self._folder.append_line("modules.jsonl", asdict(record))
         self._last = record
         if record.module < len(self._session.local.stages):
             self._save(record)
@@ -203,7 +207,7 @@ class _CachedRun:
             "finished_losses": self._finished[: len(local.stages) - 1],
             "best_test_error": self._best,
         }
-        _cut(self._folder.path / "modules.jsonl", number)
+        self._folder.keep_lines("modules.jsonl", number)
         self._folder.truncate_log(last_epoch=max(0, number - (len(local.stages) - 1) * epochs))
 
     def _new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -218,21 +222,12 @@ class _CachedRun:
         )
 
 
-def _settings(session: Session) -> dict[str, Any]:
+def _settings(session: Session, say: Callable[[str], object]) -> dict[str, Any]:
     config = session.config
     return {
         "schedule": schedule_of(config),
         "epochs": config.epochs,
         "precision": PRECISIONS[config.precision],
+        "clip_gradients": config.clip_gradients,
+        "on_spike": answer_to_spikes(config, say),
     }
-
-
-def _cut(file: Path, number: int) -> None:
-    """Leave the first lines only: those after them belong to epochs that are trained anew."""
-    if file.is_file():
-        file.write_text("".join(file.read_text().splitlines(keepends=True)[:number]))
-
-
-def _append(file: Path, values: dict[str, Any]) -> None:
-    with file.open("a") as stream:
-        stream.write(json.dumps(values) + "\n")

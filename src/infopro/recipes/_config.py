@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_type_hints
 
 from infopro.errors import BadConfiguration, InfoProError
 from infopro.objectives import Objective, from_name
+from infopro.recipes._kinds import is_of_kind
 
 __all__ = ["RunConfig", "build_objective", "check", "problems"]
 
@@ -49,7 +51,10 @@ class RunConfig:
     schedule: Literal["paper", "cosine", "poly", "constant"] = "paper"  # paper: InfoPro's, by epochs
     warmup_epochs: float = 10.0  # in which the learning rate rises
     clip_gradients: float | None = None  # largest L2 norm of a module's gradients, heads included; null: any
-    on_divergence: Literal["stop", "skip"] = "stop"  # what follows a loss that is not finite
+    on_divergence: Literal["stop", "skip", "reload"] = "stop"  # what follows a loss that is not finite
+    on_spike: Literal["warn", "stop", "reload"] = "warn"  # what follows a loss that leaps
+    average_weights: float | None = None  # decay (0 to 1) of averaged weights, which are tested; null: none
+    deterministic: bool = False  # refuse what may give other bits another time
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; parameters stay float32
     checkpoint: Literal["none", "blocks", "everything"] = "none"  # what runs twice, and is not kept meanwhile
     compile: bool = False  # every module with its heads and loss by torch.compile
@@ -60,6 +65,7 @@ class RunConfig:
     hold_out: float | None = None  # share of the training images that stands in for the test images
     limit_train: int | None = None  # images of a class-balanced part of the training set; null: all
     limit_test: int | None = None  # likewise for the test set: such an error compares with no published one
+    on_bad_image: Literal["error", "skip"] = "error"  # what becomes of image files that cannot be read
     seed: int = 0  # of initialisation, order and augmentation
     parallel: Literal["none", "pipeline", "data", "cached", "decoupled"] = "none"  # how the modules are run
     synchronise_batch_norm: bool = False  # BatchNorm over the whole batch where several processes share it
@@ -107,8 +113,12 @@ def problems(config: RunConfig) -> list[str]:
 
     What depends on the network or the data (cuts that do not exist, image sizes) shows when those are built.
     """
+    wrong = {name: kind for name, kind in _kinds().items() if not is_of_kind(getattr(config, name), kind)}
+    found = [*_kind_problems(config, wrong), *_range_problems(config, besides=wrong)]
+    if wrong:
+        return found  # whatever else holds, it cannot be told
     return [
-        *_range_problems(config),
+        *found,
         *_cut_problems(config),
         *_objective_problems(config),
         *_parallel_problems(config),
@@ -139,7 +149,9 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "schedule": _one_of("paper", "cosine", "poly", "constant"),
     "warmup_epochs": _at_least(0),
     "clip_gradients": ("a number above 0, or null", lambda v: v is None or (math.isfinite(v) and v > 0)),
-    "on_divergence": _one_of("stop", "skip"),
+    "on_divergence": _one_of("stop", "skip", "reload"),
+    "on_spike": _one_of("warn", "stop", "reload"),
+    "average_weights": ("between 0 and 1, or null", lambda value: value is None or 0 < value < 1),
     "precision": _one_of("float32", "bfloat16"),
     "checkpoint": _one_of("none", "blocks", "everything"),
     "anchors": _at_least(2),
@@ -155,6 +167,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "hold_out": ("between 0 and 1, or null", lambda value: value is None or 0 < value < 1),
     "limit_train": ("1 or more, or null", lambda value: value is None or value >= 1),
     "limit_test": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "on_bad_image": _one_of("error", "skip"),
     "seed": ("0 to 2**63 - 1", lambda value: 0 <= value < 2**63),
 }
 
@@ -163,16 +176,29 @@ def _are_sizes(value: Any) -> bool:
     return all(side >= 1 for side in (value if isinstance(value, tuple) else (value,)))
 
 
-def _range_problems(config: RunConfig) -> Iterator[str]:
+@cache
+def _kinds() -> dict[str, Any]:
+    return get_type_hints(RunConfig)
+
+
+def _kind_problems(config: RunConfig, wrong: Collection[str]) -> Iterator[str]:
+    written = {field.name: str(field.type) for field in fields(RunConfig)}
+    for name in wrong:
+        allowed = _ALLOWED[name][0] if name in _ALLOWED else written[name].replace("None", "null")
+        yield f"{name} is {_shortened(getattr(config, name))}, allowed: {allowed}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _range_problems(config: RunConfig, besides: Collection[str]) -> Iterator[str]:
     for name, (allowed, holds) in _ALLOWED.items():
         value = getattr(config, name)
-        try:
-            sound = holds(value)
-        except TypeError:  # not a number at all
-            sound = False
-        if not sound:
-            yield f"{name} is {value!r}, allowed: {allowed}"
-    if config.objective != "end-to-end" and config.batch_size == 1:
+        if name not in besides and not holds(value):
+            yield f"{name} is {_shortened(value)}, allowed: {allowed}"
+    if "batch_size" not in besides and config.objective != "end-to-end" and config.batch_size == 1:
         yield "batch_size is 1: heads normalise or compare the images of a batch, allowed: 2 or more"
 
 
@@ -186,7 +212,11 @@ def _cut_problems(config: RunConfig) -> Iterator[str]:
         )
     repeated = sorted({cut for cut in config.cuts if config.cuts.count(cut) > 1})
     if repeated:
-        yield f"cuts name a block twice: {', '.join(repeated)}"
+        yield f"cuts name a block twice: {', '.join(map(_printable, repeated))}"
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)
 
 
 def _objective_problems(config: RunConfig) -> Iterator[str]:
@@ -209,14 +239,17 @@ def _parallel_problems(config: RunConfig) -> Iterator[str]:
         value = getattr(config, name)
         if value != getattr(RunConfig, name) and config.parallel != reader:
             yield f"{name} is {value} but parallel is {config.parallel!r}, allowed with: {reader}"
+    if config.deterministic and config.parallel == "decoupled":
+        yield "deterministic is set but parallel is 'decoupled', whose runs never are, allowed: any other"
     if config.compile and config.parallel != "none":
         yield f"compile is set but parallel is {config.parallel!r}, allowed with: none"
     if config.num_modules == 1 and config.parallel in ("pipeline", "cached", "decoupled"):
         yield f"parallel is {config.parallel!r} but num_modules is 1, allowed: none, data"
-    if config.clip_gradients is not None and config.parallel in ("cached", "decoupled"):
-        yield f"clip_gradients is set but parallel is {config.parallel!r}, allowed: none, pipeline, data"
-    if config.on_divergence == "skip" and config.parallel != "none":
-        yield f"on_divergence is 'skip' but parallel is {config.parallel!r}, allowed with: none"
+    if config.average_weights is not None and config.parallel in ("cached", "decoupled"):
+        yield f"average_weights is set but parallel is {config.parallel!r}, allowed: none, pipeline, data"
+    for name, value in {"on_divergence": config.on_divergence, "on_spike": config.on_spike}.items():
+        if value in ("skip", "reload") and config.parallel != "none":
+            yield f"{name} is {value!r} but parallel is {config.parallel!r}, allowed with: none"
     for name in ("synchronise_batch_norm", "gather_contrast"):
         # one process sees the whole batch anyway: it may go on with a run of several
         if getattr(config, name) and config.parallel in ("cached", "decoupled"):

@@ -25,9 +25,20 @@ def describe(session: Session) -> str:
         f"{config.objective}, K = {local.split.num_modules}, cuts: {cuts}",
         f"{config.epochs} epochs, batch {config.batch_size}, {config.precision} on {session.device}, "
         f"seed {config.seed}",
+        *([] if config.average_weights is None else [_averaged(config)]),
+        *([] if not data.skipped else [_skipped(len(data.skipped))]),
         *(f"note: {note}" for note in local.split.notes),
     ]
     return "\n".join(lines)
+
+
+def _averaged(config: RunConfig) -> str:
+    return f"tested is the average of the weights over steps, decay {config.average_weights}"
+
+
+def _skipped(number: int) -> str:
+    files = "1 file that cannot be read is" if number == 1 else f"{number:,} files that cannot be read are"
+    return f"{files} left out: listed in run.json as skipped_images"
 
 
 def _images(session: Session) -> str:

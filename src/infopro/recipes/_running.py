@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from infopro.determinism import deterministic
 from infopro.engines import Pipeline
 from infopro.engines.timeline import COMPUTE, idle_shares, read_timelines
 from infopro.errors import BadRun, MissingPackage
@@ -16,6 +15,7 @@ from infopro.memory import PRECISIONS
 from infopro.recipes._config import RunConfig
 from infopro.recipes._mask_examples import write_mask_examples
 from infopro.recipes._pictures import Pictures
+from infopro.recipes._record import run_record
 from infopro.recipes._saving import save_state
 from infopro.recipes._session import Session
 from infopro.recipes._stored import plain, unlike_defaults
@@ -25,10 +25,11 @@ from infopro.training import (
     Checkpoint,
     Diverged,
     EpochSums,
+    LossSpike,
     Position,
     RunFolder,
     TensorBoardLog,
-    describe_environment,
+    load_apart,
     load_checkpoint,
     make_schedule,
     newest_intact,
@@ -37,8 +38,10 @@ from infopro.training import (
     rename_damaged,
     train,
 )
-from infopro.training.schedules import Schedule
+from infopro.training.averaging import in_place
+from infopro.training.schedules import Schedule, scaled
 from infopro.types import EpochRecord
+from infopro.writable import require_writable
 
 __all__ = [
     "fit",
@@ -47,7 +50,7 @@ __all__ = [
     "restore",
     "save_state",
     "schedule_of",
-    "train_run",
+    "train_once",
     "write_timeline",
 ]
 
@@ -57,10 +60,12 @@ def refuse_existing(path: Path, *, resume: bool) -> None:
 
     Raises:
         BadRun: a folder that exists without `resume`, or one that another process is writing to.
+        BadConfiguration: one that cannot be written.
     """
     refuse_locked(path)
     if not (resume and (path / "config.json").exists()):
         RunFolder.require_new(path)
+    require_writable(path)
 
 
 def open_run(
@@ -70,6 +75,7 @@ def open_run(
     name: str,
     resume: bool,
     data_dir: Path | None,
+    launch: Mapping[str, Any] | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> tuple[RunFolder, Path | None]:
     """The run's folder, and the checkpoint to go on from: the newest one that is whole.
@@ -77,6 +83,7 @@ def open_run(
     Of several processes the one that writes opens it; the folder must be one that all of them see.
 
     Args:
+        launch: how the processes were told to work, for the run's record.
         say: called with a line for each newer checkpoint that is damaged, and is now called `NAME.damaged`.
 
     Raises:
@@ -85,7 +92,7 @@ def open_run(
     """
     checkpoint = None
     if session.engine.writes:
-        record = _run_record(session, name, data_dir)
+        record = run_record(session, name, data_dir, launch or {})
         checkpoint = _open(path, plain(session.config), record, resume=resume, say=say)
     if session.processes is not None:
         checkpoint = session.processes.agree("checkpoint", checkpoint)
@@ -103,30 +110,38 @@ def restore(session: Session, folder: RunFolder, checkpoint: Path | None) -> Pos
     """
     if checkpoint is None:
         return Position()
-    state = load_checkpoint(checkpoint, session.local, session.optimizer)
+    state = load_checkpoint(checkpoint, session.local, session.optimizer, averages=session.averages)
+    load_apart(checkpoint, session.engine, session.averages)
     if session.engine.writes and session.config.parallel != "decoupled":  # which logs its last epoch only
         _cut_log(folder, state)
-    return Position(state.epoch, state.step, state.best_test_error, EpochSums(**state.totals))
+    return Position(state.epoch, state.step, state.best_test_error, _sums(checkpoint, state))
 
 
-def fit(session: Session, **options: Any) -> list[EpochRecord]:
-    """Train as the configuration says, without a run folder; `options`: see `infopro.training.train`."""
+def fit(session: Session, *, rate_factor: float = 1.0, **options: Any) -> list[EpochRecord]:
+    """Train as the configuration says, without a run folder, and without going back to a checkpoint.
+
+    Args:
+        rate_factor: of the schedule's learning rates.
+        options: see `infopro.training.train`.
+    """
     config = session.config
-    return train(
-        session.local,
-        session.data,
-        optimizer=session.optimizer,
-        schedule=schedule_of(config),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=session.device,
-        precision=PRECISIONS[config.precision],
-        clip_gradients=config.clip_gradients,
-        on_divergence=config.on_divergence,
-        engine=session.engine,
-        **options,
-    )
+    with deterministic(config.deterministic):
+        return train(
+            session.local,
+            session.data,
+            optimizer=session.optimizer,
+            schedule=scaled(schedule_of(config), rate_factor),
+            epochs=session.last_epoch,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=session.device,
+            precision=PRECISIONS[config.precision],
+            clip_gradients=config.clip_gradients,
+            on_divergence="skip" if config.on_divergence == "skip" else "stop",
+            averages=session.averages,
+            engine=session.engine,
+            **options,
+        )
 
 
 def schedule_of(config: RunConfig) -> Schedule:
@@ -139,14 +154,16 @@ def schedule_of(config: RunConfig) -> Schedule:
     )
 
 
-def train_run(
+def train_once(
     session: Session,
     folder: RunFolder,
     *,
     start: Position,
     num_workers: int = 0,
     keep: int = KEPT,
+    rate_factor: float = 1.0,
     on_step: Callable[[int, int], object] | None = None,
+    on_spike: Callable[[LossSpike], object] | None = None,
     on_epoch: Callable[[EpochRecord], object] | None = None,
 ) -> list[EpochRecord]:
     """Train, writing one log line, one TensorBoard point and one checkpoint after every epoch.
@@ -173,21 +190,24 @@ def train_run(
     try:
         new = fit(
             session,
+            rate_factor=rate_factor,
             start=start,
             num_workers=num_workers,
             on_step=on_step,
+            on_spike=on_spike,
             on_epoch=log,
             save=lambda position: save_state(session, folder, position, keep=keep),
         )
     except Diverged as error:
-        raise Diverged(f"{session.config.objective}: {error}") from error
+        raise type(error)(f"{session.config.objective}: {error}") from error
     finally:
         if board is not None:
             board.close()
     if isinstance(engine, Pipeline):
         engine.finish()
     if not engine.stopped:
-        write_mask_examples(session, folder.path)
+        with in_place(session.averages):
+            write_mask_examples(session, folder.path)
     return [*done, *new]
 
 
@@ -242,6 +262,14 @@ def _open(
     return newest.name
 
 
+def _sums(checkpoint: Path, state: Checkpoint) -> EpochSums:
+    try:
+        return EpochSums(**state.totals)
+    except TypeError as error:
+        what = f"the checkpoint {checkpoint} has other sums than this version"
+        raise BadRun(what, got=error, remedy="use the version that wrote it, or start anew") from error
+
+
 def _cut_log(folder: RunFolder, state: Checkpoint) -> None:
     folder.truncate_log(last_epoch=state.epoch)
     if len(folder.log()) != state.epoch:
@@ -250,29 +278,3 @@ def _cut_log(folder: RunFolder, state: Checkpoint) -> None:
             got=f"{len(folder.log())} lines, checkpoint of epoch {state.epoch}",
             remedy="restore the log, or start anew with another --output",
         )
-
-
-def _run_record(session: Session, name: str, data_dir: Path | None) -> dict[str, Any]:
-    processes = session.processes
-    return {
-        "name": name,
-        "command": shlex.join(["infopro", *sys.argv[1:]]),
-        "configuration": plain(session.config),
-        "parallel": session.config.parallel,
-        "processes": 1 if processes is None else processes.num_stages * processes.replicas,
-        "data_dir": None if data_dir is None else str(data_dir.resolve()),
-        "cuts": list(session.local.split.cuts),
-        "split_notes": list(session.local.split.notes),
-        # what a report needs to predict memory and operations without the data
-        "image_shape": list(session.data.image_shape),
-        "num_classes": session.data.num_classes,
-        "has_masks": session.data.has_masks,
-        # what a prediction needs without the data
-        "class_names": list(session.data.class_names),
-        "colours": [list(colour) for colour in session.data.colours],
-        "mean": list(session.data.mean),
-        "std": list(session.data.std),
-        "train_images": len(session.data.train),
-        "test_images": len(session.data.test),
-        "environment": describe_environment(session.device),
-    }

@@ -25,7 +25,8 @@ __all__ = ["save_state"]
 def save_state(session: Session, folder: RunFolder, position: Position, *, keep: int = KEPT) -> None:
     """A checkpoint, of which each process writes what it holds; the last `keep` and the best epoch's stay."""
     engine, local = session.engine, session.local
-    totals = asdict(position.sums) if position.step else {}
+    sums = asdict(position.sums)
+    totals = sums if position.step else {"watched": sums["watched"]}
     state = Checkpoint(
         epoch=position.epoch,
         best_test_error=position.best_test_error,
@@ -35,22 +36,31 @@ def save_state(session: Session, folder: RunFolder, position: Position, *, keep:
     )
     best = folder.best_name() if engine.writes else None
     kept: dict[str, Any] = {"keep": keep, "spare": () if best is None else (best,)}
+    averages = session.averages
+    beside: dict[str, Any] = {"averages": averages, "replicas": position.replicas}
     with engine.span("checkpoint"):
         if len(engine.stages) == len(local.stages):
             if engine.writes:
-                save_checkpoint(folder.checkpoint_folder, local, session.optimizer, state, **kept)
+                save_checkpoint(folder.checkpoint_folder, local, session.optimizer, state, **beside, **kept)
             else:
-                take_part(local, session.optimizer, names=local.state_dict().keys())
+                names = local.state_dict().keys()
+                take_part(local, session.optimizer, averages=averages, names=names)
             return
         assert isinstance(engine, Pipeline)
         shard = None
         if engine.replica == 0:
             name = f"{engine.stages.start + 1}-of-{len(local.stages)}"
             shard = write_shard(
-                folder.checkpoint_folder, local, session.optimizer, state, shard=name, names=engine.names()
+                folder.checkpoint_folder,
+                local,
+                session.optimizer,
+                state,
+                **beside,
+                shard=name,
+                names=engine.names(),
             )
         else:
-            take_part(local, session.optimizer, names=engine.names())
+            take_part(local, session.optimizer, averages=averages, names=engine.names())
         shards = engine.gather(shard)
         if shards is not None:
             publish(folder.checkpoint_folder, state, shards, **kept)

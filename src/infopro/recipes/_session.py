@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from infopro.local import LocalModel
 from infopro.localization import localize
 from infopro.memory import PRECISIONS
 from infopro.prediction import Inference, evaluate_dense
+from infopro.recipes._bad_images import skipped_in
 from infopro.recipes._config import RunConfig, build_objective, check
 from infopro.recipes._single_images import refuse_single_images
 from infopro.recipes._stored import from_plain
@@ -31,6 +32,7 @@ from infopro.training import (
     Checkpoint,
     Evaluation,
     RunFolder,
+    WeightAverages,
     evaluate_data,
     load_model,
     make_optimizer,
@@ -63,6 +65,13 @@ class Session:
     device: torch.device
     engine: Engine
     processes: Processes | None  # None: this one is alone
+    averages: WeightAverages | None = None  # of the weights that this process holds
+    until: int | None = None  # the epoch after which this session ends, though its schedule goes on
+
+    @property
+    def last_epoch(self) -> int:
+        """That this session trains."""
+        return min(self.config.epochs, self.until or self.config.epochs)
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,14 +98,26 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare_data(
-    config: RunConfig, *, data_dir: Path | None, download: bool, device: torch.device
+    config: RunConfig,
+    *,
+    data_dir: Path | None,
+    download: bool,
+    device: torch.device,
+    skipped: Mapping[str, str] | None = None,
 ) -> ImageData:
     """The configuration's data set; sets held as tensors are moved to the device.
 
     With `hold_out` no test image is read from it: what is held out of the training images, the same for every
-    seed, stands in their place.
+    seed, stands in their place. `skipped`: the unreadable files that the run has left out before.
     """
-    loaded = data_sets.load(config.data, data_dir=data_dir, download=download, image_size=config.image_size)
+    loaded = data_sets.load(
+        config.data,
+        data_dir=data_dir,
+        download=download,
+        image_size=config.image_size,
+        on_bad_image=config.on_bad_image,
+        skipped=skipped,
+    )
     if config.hold_out is not None:
         loaded = data_sets.hold_out(loaded, fraction=config.hold_out)
     limited = data_sets.limit(loaded, train=config.limit_train, test=config.limit_test)
@@ -117,6 +138,7 @@ def prepare(
     queue: int = 2,
     shard: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    until: int | None = None,
 ) -> Session:
     """Network, split, objective, engine and optimizer; the same seed gives the same weights.
 
@@ -125,6 +147,7 @@ def prepare(
         queue: batches that may be under way from one process to the next.
         shard: replicas share parameters and optimizer state out.
         stop: asked before every step; see `infopro.engines`.
+        until: the last epoch to train now, of the schedule of all; for the exact modes.
 
     Raises:
         InfoProError: whatever does not fit together, before any training.
@@ -148,7 +171,9 @@ def prepare(
         momentum=config.momentum,
         nesterov=config.nesterov,
     )
-    return Session(config, local, data, optimizer, device, engine, processes)
+    decay = config.average_weights
+    averages = None if decay is None else WeightAverages(local.model, decay=decay)
+    return Session(config, local, data, optimizer, device, engine, processes, averages, until)
 
 
 def make_network(
@@ -221,7 +246,9 @@ def open_with_data(
     config = from_plain(folder.configuration)
     if data_dir is None and folder.record.get("data_dir"):
         data_dir = Path(folder.record["data_dir"])
-    return folder, config, prepare_data(config, data_dir=data_dir, download=download, device=device)
+    skipped = skipped_in(path, folder.record)
+    data = prepare_data(config, data_dir=data_dir, download=download, device=device, skipped=skipped)
+    return folder, config, data
 
 
 def evaluate_run(
@@ -233,16 +260,19 @@ def evaluate_run(
     num_workers: int = 0,
     inference: Inference | None = None,
     best: bool = False,
+    averaged: bool = True,
 ) -> tuple[Checkpoint, Evaluation]:
     """Rebuild a run's network from its configuration and test its last checkpoint; no heads, no split.
 
     Args:
         best: the checkpoint of the epoch with the best test result instead.
         inference: of masks, how each image is looked at; None: whole, as training tests.
+        averaged: the run's averaged weights, where it kept them; False: those that it trained.
     """
     folder, config, data = open_with_data(path, data_dir=data_dir, download=download, device=device)
     model = make_network(config, data, device)
-    state = load_model(folder.best_checkpoint() if best else folder.last_checkpoint(), model)
+    checkpoint = folder.best_checkpoint() if best else folder.last_checkpoint()
+    state = load_model(checkpoint, model, averaged=averaged)
     task, precision = task_of(config, data).to(device), PRECISIONS[config.precision]
     if inference is None:
         how: dict[str, Any] = {"device": device, "precision": precision, "num_workers": num_workers}

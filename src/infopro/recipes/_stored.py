@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from infopro.errors import BadConfiguration
 from infopro.recipes._config import RunConfig, check
 
-__all__ = ["from_plain", "plain", "unlike_defaults"]
+__all__ = ["as_options", "from_plain", "plain", "unlike_defaults"]
 
 _SAME_RESULT = ("none", "pipeline", "data")  # one may go on with what another began
 
@@ -29,7 +29,13 @@ def unlike_defaults(configuration: Mapping[str, Any], stored: Mapping[str, Any])
 
 
 def from_plain(values: Mapping[str, Any]) -> RunConfig:
-    """A configuration from its JSON form."""
+    """A configuration from its JSON form.
+
+    Raises:
+        BadConfiguration: fields that this version does not have, or values that no run can have.
+    """
+    if not isinstance(values, Mapping):
+        raise BadConfiguration("a stored configuration is not a JSON object", got=type(values).__name__)
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
@@ -41,3 +47,28 @@ def from_plain(values: Mapping[str, Any]) -> RunConfig:
         ) from error
     check(config)
     return config
+
+
+def as_options(config: RunConfig, base: RunConfig) -> list[str]:
+    """What `infopro train` is told so that it runs `config`, where it would run `base` without options.
+
+    Example:
+        >>> as_options(RunConfig(objective="greedy", cuts=("a", "b")), RunConfig())
+        ['--objective=greedy', '--cuts=[a,b]']
+    """
+    changed = {
+        field.name: value
+        for field in fields(RunConfig)
+        if (value := getattr(config, field.name)) != getattr(base, field.name)
+    }
+    return [f"--{name.replace('_', '-')}={_as_text(value)}" for name, value in changed.items()]
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_as_text, value))}]"
+    return str(value)

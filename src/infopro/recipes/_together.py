@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from infopro.data import ImageData, Images, ImageTensors, MaskFiles, MaskTensors, batch_sizes
+from infopro.data import ImageData, batch_sizes
 from infopro.engines import Decoupled, Engine, OneProcess, Pipeline, Processes, joined
 from infopro.errors import BadConfiguration, as_told_once
 from infopro.local import LocalModel
 from infopro.memory import PRECISIONS
 from infopro.recipes._config import RunConfig
+from infopro.recipes._fingerprint import data_hash, short_hash, source_hash
 from infopro.recipes._stored import plain
 
 __all__ = ["make_engine", "meet", "require_alike"]
@@ -61,10 +60,10 @@ def require_alike(processes: Processes, config: RunConfig, data: ImageData) -> N
     """
     processes.require_same(
         {
-            "infopro's source": _source_hash(),
+            "infopro's source": source_hash(),
             "torch": str(torch.__version__),
-            "configuration": _short_hash(json.dumps(plain(config), sort_keys=True).encode()),
-            "data": _short_hash(_content(data.train), _content(data.test)),
+            "configuration": short_hash(json.dumps(plain(config), sort_keys=True).encode()),
+            "data": data_hash(data),
         }
     )
     sizes = batch_sizes(data.train, batch_size=config.batch_size, augmentation=data.augmentation)
@@ -106,27 +105,3 @@ def make_engine(
         shard=shard,
         **common,
     )
-
-
-def _source_hash() -> str:
-    folder = Path(__file__).parents[1]
-    return _short_hash(*(file.read_bytes() for file in sorted(folder.rglob("*.py"))))
-
-
-def _content(images: Images) -> bytes:
-    if isinstance(images, ImageTensors):
-        pixels = images.images.cpu().contiguous()
-        return images.labels.cpu().numpy().tobytes() + pixels.numpy().tobytes()
-    if isinstance(images, MaskTensors):
-        return images.masks.cpu().numpy().tobytes() + images.images.cpu().contiguous().numpy().tobytes()
-    if isinstance(images, MaskFiles):
-        return "\n".join([*images.image_files, *images.mask_files]).encode()
-    names = "\n".join(path.name for path in images.paths)
-    return images.labels.numpy().tobytes() + names.encode()
-
-
-def _short_hash(*contents: bytes) -> str:
-    digest = hashlib.sha256()
-    for content in contents:
-        digest.update(content)
-    return digest.hexdigest()[:12]

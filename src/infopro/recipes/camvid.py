@@ -1,4 +1,4 @@
-"""CamVid at 144x192, DeepLabV3+ on ResNet-18 from random weights: what two CPU cores can train in an hour or two."""
+"""CamVid at 144x192, DeepLabV3+ on ResNet-18 from random weights: what two CPU cores can train."""
 
 from __future__ import annotations
 

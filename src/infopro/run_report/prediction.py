@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from infopro import models
 from infopro.errors import InfoProError
@@ -30,12 +31,16 @@ def predict(
 ) -> Prediction:
     """The step that a run does, with its cuts; exact bytes, as on a CPU.
 
+    Averaged weights count with the optimizer's state: both are kept from step to step, beside the weights.
+
     Raises:
         InfoProError: a network that this version cannot make or record.
     """
     planner = _planner(config, image_shape, task)
     local = planner.build(cuts, config.checkpoint)
     step = planner.track(local, config.batch_size)
+    if config.average_weights is not None:
+        step = _with_averages(step, local.model)
     return Prediction(step=step, stages=predicted_stages(local, step, batch_size=config.batch_size))
 
 
@@ -51,6 +56,13 @@ def predict_checkpointed(config: RunConfig, *, image_shape: tuple[int, ...], tas
         return _planner(config, image_shape, task).checkpointed(config.batch_size)
     except InfoProError:
         return None
+
+
+def _with_averages(step: StepMemory, model: nn.Module) -> StepMemory:
+    kept = {id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}
+    more = sum(kept.values())
+    at_peak = {**step.at_peak, "optimizer": step.at_peak["optimizer"] + more}
+    return replace(step, peak=step.peak + more, at_peak=at_peak)
 
 
 def _planner(config: RunConfig, image_shape: tuple[int, ...], task: Task) -> Planner:

@@ -16,6 +16,7 @@ from infopro.run_report.grouping import Method, common_fields, group_runs
 from infopro.run_report.images import shown_images
 from infopro.run_report.masks import mask_pictures
 from infopro.run_report.reading import StoredRun, read_runs
+from infopro.writable import require_writable
 
 __all__ = ["default_output", "report_data", "report_runs"]
 
@@ -42,6 +43,7 @@ def report_runs(paths: Sequence[Path | str], *, output: Path | str, title: str |
     """
     target = Path(output)
     _refuse_foreign(target)
+    require_writable(target.parent)
     folders = [Path(path) for path in paths]
     runs, notes = read_runs(folders)
     return write_report(

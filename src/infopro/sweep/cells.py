@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infopro import recipes
@@ -36,13 +36,7 @@ class Cell:
             ['digits-demo-k4-greedy', '--seed=1']
         """
         base = recipes.load(self.recipe).config if self.recipe else RunConfig()
-        changed = {
-            field.name: value
-            for field in fields(RunConfig)
-            if (value := getattr(self.config, field.name)) != getattr(base, field.name)
-        }
-        given = [f"--{name.replace('_', '-')}={_as_text(value)}" for name, value in changed.items()]
-        return [*([self.recipe] if self.recipe else []), *given]
+        return [*([self.recipe] if self.recipe else []), *recipes.as_options(self.config, base)]
 
 
 def list_methods(family: str) -> dict[str, list[int]]:
@@ -160,14 +154,3 @@ def _check(cells: Sequence[Cell]) -> None:
             found.setdefault(str(error), cell.name)
     if found:
         raise BadConfiguration("; ".join(f"{name}: {problem}" for problem, name in found.items()))
-
-
-def _as_text(value: Any) -> str:
-    """As `infopro train` reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{','.join(map(_as_text, value))}]"
-    return str(value)

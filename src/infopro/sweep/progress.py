@@ -31,7 +31,7 @@ class SweepProgress:
         self._trains = epochs.keys()
         self._done, self._looked, self._number = 0, 0.0, 0
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TextColumn("left"),

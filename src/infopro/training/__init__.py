@@ -1,13 +1,12 @@
 """The loop, its schedules, checkpoints and run folders."""
 
+from infopro.training._replica_state import load_apart
+from infopro.training.averaging import WeightAverages
 from infopro.training.cached import ModuleEpoch, train_cached
 from infopro.training.checkpoints import (
     KEPT,
     Checkpoint,
     checkpoints,
-    load_checkpoint,
-    load_local,
-    load_model,
     newest_intact,
     publish,
     remove_partial,
@@ -24,8 +23,10 @@ from infopro.training.lock import LOCK_FILE, locked, refuse_locked
 from infopro.training.loop import Position, train
 from infopro.training.optimizers import list_optimizers, make_optimizer
 from infopro.training.progress import TrainingProgress
+from infopro.training.restoring import load_checkpoint, load_local, load_model
 from infopro.training.run_folder import RunFolder
 from infopro.training.schedules import SCHEDULES, make_schedule
+from infopro.training.spikes import LossSpike, Spiked, stop_at_spikes
 from infopro.training.tensorboard import TensorBoardLog
 from infopro.training.totals import EpochSums
 
@@ -38,16 +39,20 @@ __all__ = [
     "Diverged",
     "EpochSums",
     "Evaluation",
+    "LossSpike",
     "ModuleEpoch",
     "Position",
     "RunFolder",
+    "Spiked",
     "TensorBoardLog",
     "TrainingProgress",
+    "WeightAverages",
     "checkpoints",
     "describe_environment",
     "evaluate",
     "evaluate_data",
     "list_optimizers",
+    "load_apart",
     "load_checkpoint",
     "load_local",
     "load_model",
@@ -61,6 +66,7 @@ __all__ = [
     "remove_partial",
     "rename_damaged",
     "save_checkpoint",
+    "stop_at_spikes",
     "take_part",
     "train",
     "train_cached",

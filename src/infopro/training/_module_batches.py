@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,7 @@ class Feeding:
     views: int  # 0: one, without augmentation
     device: torch.device
     num_workers: int
+    on_batch: Callable[[], object] = lambda: None  # before every batch, of training, a test or a recording
 
     @property
     def num_views(self) -> int:
@@ -128,6 +129,7 @@ class FromImages:
             num_workers=self.feeding.num_workers,
         )
         for pixels, targets in channels_last(found):
+            self.feeding.on_batch()
             yield ModuleBatch({"value-0": pixels}, targets, pixels)
 
 
@@ -154,6 +156,7 @@ class FromCache:
             yield self._read(self.testing, rows, 0)
 
     def _read(self, cache: FeatureCache, rows: Tensor, view: int) -> ModuleBatch:
+        self.feeding.on_batch()
         found = cache.read(rows, view=view, device=self.feeding.device)
         targets, images = found.pop("targets"), found.pop("images", None)
         return ModuleBatch(found, targets, images)

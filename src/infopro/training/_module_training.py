@@ -19,10 +19,12 @@ from infopro.random_streams import seed_stage, step_seed
 from infopro.splitting import Flow
 from infopro.tasks import Task
 from infopro.training._module_batches import Feeding, Source
-from infopro.training.divergence import LossWatch
+from infopro.training.divergence import GRADIENT_NORM, LossWatch, require_finite_weights
 from infopro.training.evaluation import Evaluation, Tally, autocast, evaluation_mode, evaluation_of
 from infopro.training.loop import set_learning_rate
 from infopro.training.schedules import Schedule
+from infopro.training.spikes import LossSpike, SpikeWatch
+from infopro.training.updates import clipped
 
 __all__ = ["ModuleEpoch", "ModuleTraining"]
 
@@ -52,6 +54,8 @@ class ModuleTraining:
     precision: torch.dtype
     make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     on_step: Callable[[int, int, int], object] | None
+    clip_gradients: float | None = None
+    on_spike: Callable[[LossSpike], object] | None = None
 
     def epochs_of(
         self, index: int, source: Source, *, first: int
@@ -60,10 +64,12 @@ class ModuleTraining:
         stage = self.local.stages[index]
         stage.to(self.feeding.device)
         optimizer = self.make_optimizer(stage.parameters())
+        spikes = SpikeWatch(range(index, index + 1), on_spike=self.on_spike)
         for epoch in range(first, self.epochs + 1):
             started = time.perf_counter()
-            rate, sums = self._epoch(index, source, optimizer, epoch)
+            rate, sums = self._epoch(index, source, optimizer, epoch, spikes)
             losses = sums.losses()  # waits for the device
+            require_finite_weights([(index, stage)], epoch=epoch)
             seconds = time.perf_counter() - started
             test = self._test(index, source)
             error = None if test is None else test.error
@@ -73,9 +79,12 @@ class ModuleTraining:
         optimizer.zero_grad(set_to_none=True)
         stage.to("cpu")
 
-    def _epoch(self, index: int, source: Source, optimizer: Optimizer, epoch: int) -> tuple[float, _Sums]:
+    def _epoch(
+        self, index: int, source: Source, optimizer: Optimizer, epoch: int, spikes: SpikeWatch
+    ) -> tuple[float, _Sums]:
         """One epoch; returns the last learning rate and the sums."""
-        stage, sums, watch = self.local.stages[index], _Sums(), LossWatch(range(index, index + 1))
+        stage, sums = self.local.stages[index], _Sums()
+        watch = LossWatch(range(index, index + 1), then=spikes.look)
         steps = num_batches(self.feeding.data.train, batch_size=self.feeding.batch_size)
         stage.train()
         for step, found in enumerate(source.epoch(epoch)):
@@ -88,6 +97,9 @@ class ModuleTraining:
                 flow = self.crossings.start(index, found.tensors, size=size, training=True)
                 flow, losses = stage(flow, found.batch)
                 differentiate(losses["total"])
+            if self.clip_gradients is not None:
+                norm = clipped(list(stage.parameters()), self.clip_gradients)
+                losses = {**losses, GRADIENT_NORM: norm}
             optimizer.step()
             output = stage.part.result(flow) if stage.context.is_last else None
             counts = None if output is None else self.local.task.counts(output, found.targets)

@@ -76,10 +76,26 @@ def matching_groups(
     found = []
     for group, names in zip(optimizer.state_dict()["param_groups"], called, strict=True):
         settings = [stored[name] for name in names] or [{}]
-        if any(other != settings[0] for other in settings):
+        if any(other != settings[0] for other in settings) or not _fit(settings[0], group):
             raise _another_optimizer()
         found.append({**group, **settings[0]})
     return found
+
+
+def _fit(settings: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
+    """Whether stored hyperparameters are of the kinds that this optimizer has, as far as it has them."""
+    known = {name: (value, group[name]) for name, value in settings.items() if name in group}
+    return not settings.keys() & set(_NOT_SETTINGS) and all(_alike(*pair) for pair in known.values())
+
+
+def _alike(stored: Any, own: Any) -> bool:
+    if stored is None or own is None:
+        return True
+    if isinstance(own, tuple | list):
+        return isinstance(stored, list) and len(stored) == len(own) and all(map(_alike, stored, own))
+    if isinstance(own, bool) or isinstance(stored, bool):
+        return isinstance(own, bool) and isinstance(stored, bool)
+    return isinstance(stored, int | float) and isinstance(own, int | float)
 
 
 def restore(

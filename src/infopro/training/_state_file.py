@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infopro.errors import BadRun
+from infopro.training._state_form import misshapen
 from infopro.training._tensor_files import Damaged, damaged, unwritten
 
 __all__ = ["Checkpoint", "read_state", "write_state"]
@@ -74,6 +75,9 @@ def read_state(path: Path) -> tuple[Checkpoint, dict[str, Any], dict[str, Any]]:
     missing = {*_FIELDS, "files", "optimizer"} - record.keys() | ({"checksum"} if checksum is None else set())
     if missing:
         raise Damaged(f"the checkpoint {path} is incomplete", got=f"no {', '.join(sorted(missing))}")
+    wrong = misshapen(record)
+    if wrong is not None:
+        raise Damaged(f"the checkpoint {path} cannot be read", got=f"a {wrong} that no version writes")
     return Checkpoint(**{name: record[name] for name in _FIELDS}), record["files"], record["optimizer"]
 
 
@@ -82,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
         record = json.loads((path / "state.json").read_text())
         if not isinstance(record, dict):
             raise ValueError("state.json is not a JSON object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last of brackets by the thousand
         raise Damaged(
             f"the checkpoint {path} cannot be read", got=error, remedy="resume from an older one"
         ) from error

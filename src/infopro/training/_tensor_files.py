@@ -125,18 +125,21 @@ def put_in_place(partial: Path, target: Path) -> list[Path]:
 
 
 def _read(file: Path, sha256: str, names: Iterable[str]) -> dict[str, Tensor]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     _require_hash(file, sha256)
-    with safe_open(file, framework="pt") as stream:
-        return {name: stream.get_tensor(name) for name in names}
+    try:
+        with safe_open(file, framework="pt") as stream:
+            return {name: stream.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise damaged(file) from error
 
 
 def _require_hash(file: Path, sha256: str) -> None:
     try:
         if _sha256(file) == sha256:
             return
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
         raise damaged(file) from error
     raise damaged(file)
 

@@ -19,6 +19,7 @@ from infopro.training._module_caches import ModuleCaches
 from infopro.training._module_training import ModuleEpoch, ModuleTraining
 from infopro.training.evaluation import Evaluation
 from infopro.training.schedules import Schedule
+from infopro.training.spikes import LossSpike
 from infopro.types import EpochRecord
 
 __all__ = ["ModuleEpoch", "train_cached"]
@@ -36,6 +37,7 @@ def train_cached(
     device: torch.device,
     cache_folder: Path,
     precision: torch.dtype = torch.float32,
+    clip_gradients: float | None = None,
     views: int = 1,
     keep_cache: bool = False,
     first_module: int = 1,
@@ -43,7 +45,9 @@ def train_cached(
     finished_losses: Sequence[Mapping[str, float]] = (),
     best_test_error: float = 100.0,
     num_workers: int = 0,
+    on_batch: Callable[[], object] = lambda: None,
     on_step: Callable[[int, int, int], object] | None = None,
+    on_spike: Callable[[LossSpike], object] | None = None,
     on_module_epoch: Callable[[ModuleEpoch], object] | None = None,
     on_epoch: Callable[[EpochRecord], object] | None = None,
 ) -> list[EpochRecord]:
@@ -70,12 +74,16 @@ def train_cached(
             what it returned.
         cache_folder: for "features-for-module-NN"; two of them while one is built from the other.
         precision: float32, or bfloat16 for autocast; features have the dtype that the module left.
+        clip_gradients: largest L2 norm of the gradients of a module with its heads; norms join the losses.
         views: differently augmented copies of the training images that are cached; 0: one, not augmented.
         keep_cache: whether the last module's cache stays.
         first_module: 1-based, as `first_epoch`: the module and its epoch that a resumed run begins with.
         finished_losses: of each module before `first_module`, the losses of its last epoch.
         best_test_error: of the last module's epochs so far.
+        on_batch: called before every batch, of training, of a test, and of the features that are recorded.
+            What it raises ends the run there.
         on_step: called with (module, epoch, number of steps done in it).
+        on_spike: called where a module's loss has leapt; each module has a `SpikeWatch` of its own.
         on_module_epoch: called after every epoch of every module.
         on_epoch: called after every epoch of the last module. `losses` of the finished modules are those of
             their last epochs; the network is tested by the last module on cached features of the test images,
@@ -87,7 +95,8 @@ def train_cached(
     Raises:
         BadConfiguration: views, module, epoch or finished losses that do not fit. BadInput: images of
         another size; see `LocalModel.check`. NotYetSupported: see `infopro.engines.crossings.Crossings`.
-        DiskTooSmall: before training, or before a cache is written. Diverged: a loss was not finite.
+        DiskTooSmall: before training, or before a cache is written. Diverged: a loss, or a weight,
+        was not finite.
 
     Example:
         >>> import infopro, tempfile
@@ -109,14 +118,23 @@ def train_cached(
     """
     start = _Start(first_module, first_epoch, tuple(finished_losses), best_test_error)
     _check_options(local, data, epochs=epochs, views=views, start=start)
-    feeding = Feeding(data, batch_size, seed, views, device, num_workers)
+    feeding = Feeding(data, batch_size, seed, views, device, num_workers, on_batch)
     local.to("cpu")
     try:
         crossings = _crossings(local, feeding, precision)
         caches = ModuleCaches(local, crossings, feeding, precision, cache_folder)
         caches.require_space(first_module - 1)
         training = ModuleTraining(
-            local, crossings, feeding, schedule, epochs, precision, make_optimizer, on_step
+            local,
+            crossings,
+            feeding,
+            schedule,
+            epochs,
+            precision,
+            make_optimizer,
+            on_step,
+            clip_gradients,
+            on_spike,
         )
         records: list[EpochRecord] = []
         for done in _all_epochs(training, caches, start):

@@ -13,11 +13,14 @@ from infopro.data import ImageData
 from infopro.engines import Phase
 from infopro.engines.decoupled import Decoupled, Freshness
 from infopro.random_streams import step_seed
+from infopro.training.divergence import require_finite_weights
 from infopro.training.evaluation import autocast, evaluate_through, evaluation_mode
 from infopro.training.loop import Position, epoch_record, of_all, set_learning_rate
 from infopro.training.reading import Reading
 from infopro.training.schedules import Schedule
+from infopro.training.spikes import LossSpike
 from infopro.training.totals import EpochSums, Totals
+from infopro.training.updates import Updates
 from infopro.types import EpochRecord
 
 __all__ = ["DecoupledEpoch", "train_decoupled"]
@@ -46,8 +49,10 @@ def train_decoupled(
     seed: int,
     device: torch.device,
     precision: torch.dtype = torch.float32,
+    clip_gradients: float | None = None,
     num_workers: int = 0,
     on_step: Callable[[int, int], object] | None = None,
+    on_spike: Callable[[LossSpike], object] | None = None,
     first_epoch: int = 1,
     on_module_epoch: Callable[[DecoupledEpoch], object] | None = None,
     save: Callable[[Position], object] | None = None,
@@ -60,6 +65,8 @@ def train_decoupled(
     at random for every step: here the processes' own speeds decide, so that no two runs are equal.
 
     Args:
+        clip_gradients: largest L2 norm of the gradients of a module with its heads; norms join the losses.
+        on_spike: called where this module's loss has leapt, see `SpikeWatch`.
         on_module_epoch: called with this module's own epochs.
         save: called by every process at the end, and when the run is asked to stop.
 
@@ -67,26 +74,27 @@ def train_decoupled(
         One record, of the last epoch, in the process that writes; none in the others.
 
     Raises:
-        Diverged: a loss of the last epoch that was not finite.
+        Diverged: a loss that was not finite; weights that are not, instead of saving them.
     """
     local = engine.local
     reading = Reading(data, engine, batch_size, seed, device, num_workers)
     steps = len(reading.training_phase(1, first=0).sizes)
+    updates = Updates(engine, optimizer, clip=clip_gradients)
     local.train()
     sums, rate, finished = EpochSums(), 0.0, first_epoch - 1
     for epoch in range(first_epoch, epochs + 1):
-        totals, started = Totals(engine, EpochSums()), time.perf_counter()
+        totals = Totals(engine, sums.of_next_epoch(), on_spike=on_spike)
+        started = time.perf_counter()
         phase = reading.training_phase(epoch, first=0)
         for work in engine.feed(phase, lambda: reading.training_batches(phase)):  # noqa: B023
             rate = schedule(epoch, work.step / steps)
             set_learning_rate(optimizer, rate)
-            optimizer.zero_grad(set_to_none=True)
+            updates.begin()
             with autocast(device, precision):
                 out = engine.backward(work, seed=step_seed(seed, epoch, work.step))
-            with engine.span("optimizer", work.step):
-                optimizer.step()
+            updated = updates.finish(out, work)
             engine.count_update()
-            totals.add(out, work)
+            totals.add(updated, work)
             if on_step is not None:
                 on_step(epoch, work.step + 1)
         if engine.stopped:
@@ -102,6 +110,7 @@ def train_decoupled(
     engine.stopped = engine.stopped and finished < epochs  # else nothing is left to be stopped
     records = [] if engine.stopped else _tested(engine, reading, epochs, sums, rate, precision)
     if save is not None:
+        require_finite_weights([(k, local.stages[k]) for k in engine.stages], epoch=finished)
         save(Position(finished))
     return records
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,8 @@ class LossWatch:
     Args:
         modules: the 0-based indices of the modules whose losses are given.
         most: steps that may be unread.
+        then: called with a module's index, its total loss, `epoch` and `step`, once that loss is there and
+            finite.
 
     Example:
         >>> watch = LossWatch(range(1, 2))
@@ -56,9 +58,10 @@ class LossWatch:
         infopro.training.divergence.Diverged: the task loss of module 2 is not finite in epoch 1, ...
     """
 
-    def __init__(self, modules: Sequence[int], *, most: int = 50):
+    def __init__(self, modules: Sequence[int], *, most: int = 50, then: Callable[..., object] | None = None):
         self._modules = modules
         self._most = most
+        self._then = then
         self._pending: deque[_Pending] = deque()
 
     def add(self, losses: Sequence[Mapping[str, Tensor]], *, epoch: int, step: int) -> None:
@@ -95,6 +98,8 @@ class LossWatch:
                 oldest.there.synchronize()
             self._pending.popleft()
             _refuse(oldest)
+            if self._then is not None:
+                _pass_on(oldest, self._then)
 
 
 def diverged(index: int, name: str, *, got: float, epoch: int, step: int) -> Diverged:
@@ -140,3 +145,9 @@ def _refuse(step: _Pending) -> None:
     for (index, name), value in zip(step.names, step.values.numpy(), strict=True):
         if not math.isfinite(value):
             raise diverged(index, name, got=float(value), epoch=step.epoch, step=step.step)
+
+
+def _pass_on(step: _Pending, then: Callable[..., object]) -> None:
+    for (index, name), value in zip(step.names, step.values.numpy(), strict=True):
+        if name == "total":
+            then(index, float(value), epoch=step.epoch, step=step.step)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from infopro.data import ImageData
 from infopro.engines import Engine
 from infopro.tasks import Task
+from infopro.training.averaging import WeightAverages, in_place
 from infopro.training.reading import Reading, evaluation_batch, padded, plain_batches
 
 __all__ = [
@@ -113,17 +114,30 @@ def evaluate_data(
 
 
 @torch.no_grad()
-def evaluate_through(engine: Engine, reading: Reading, *, epoch: int, precision: torch.dtype) -> Evaluation:
-    """Test the network by the engine that trains it; a result counts in the process that writes only."""
+def evaluate_through(
+    engine: Engine,
+    reading: Reading,
+    *,
+    epoch: int,
+    precision: torch.dtype,
+    averages: WeightAverages | None = None,
+) -> Evaluation:
+    """Test the network by the engine that trains it; a result counts in the process that writes only.
+
+    With `averages` it is those that are tested.
+    Where the engine stops in the middle, nothing was found out: `engine.stopped` says so.
+    """
     local, phase = engine.local, reading.test_phase(epoch)
     tally = Tally(local.task)
-    with evaluation_mode(local), autocast(reading.device, precision):
+    with in_place(averages), evaluation_mode(local), autocast(reading.device, precision):
         for work in engine.feed(phase, lambda: reading.test_batches(phase)):
             output = engine.predict(work)
             if engine.is_last and work.size:
                 tally.add(output, work.batch.targets)
     values, count = engine.sum(tally.values()), sum(phase.totals)
-    return evaluation_of(local.task, values, count) if engine.is_last else Evaluation(NAN, NAN, count)
+    if engine.stopped or not engine.is_last:
+        return Evaluation(NAN, NAN, count)
+    return evaluation_of(local.task, values, count)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast | nullcontext[None]:

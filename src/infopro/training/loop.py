@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from infopro.data import ImageData
 from infopro.engines import Engine, OneProcess
@@ -15,10 +16,13 @@ from infopro.errors import BadInput
 from infopro.local import LocalModel
 from infopro.random_streams import step_seed
 from infopro.tasks import Task
+from infopro.training._replica_state import apart
+from infopro.training.averaging import WeightAverages, settle
 from infopro.training.divergence import Diverged, require_finite_weights
 from infopro.training.evaluation import Evaluation, autocast, evaluate_through
 from infopro.training.reading import Reading
 from infopro.training.schedules import Schedule
+from infopro.training.spikes import LossSpike
 from infopro.training.totals import EpochSums, Totals, merged
 from infopro.training.updates import Updates
 from infopro.types import EpochRecord
@@ -34,6 +38,7 @@ class Position:
     step: int = 0
     best_test_error: float = 100.0
     sums: EpochSums = field(default_factory=EpochSums)
+    replicas: Mapping[str, Tensor] = field(default_factory=dict)  # what each has for itself: see `apart`
 
 
 def train(
@@ -49,10 +54,12 @@ def train(
     precision: torch.dtype = torch.float32,
     clip_gradients: float | None = None,
     on_divergence: Literal["stop", "skip"] = "stop",
+    averages: WeightAverages | None = None,
     engine: Engine | None = None,
     start: Position | None = None,
     num_workers: int = 0,
     on_step: Callable[[int, int], object] | None = None,
+    on_spike: Callable[[LossSpike], object] | None = None,
     on_epoch: Callable[[EpochRecord], object] | None = None,
     save: Callable[[Position], object] | None = None,
 ) -> list[EpochRecord]:
@@ -68,10 +75,14 @@ def train(
         on_divergence: what follows a loss, or a measured gradient norm, that is not finite. "stop":
             `Diverged`, in the same step or not long after it, see `LossWatch`. "skip": the step is left out,
             see `Updates`; every step waits for the device then.
+        averages: kept up after every step. Every test is of them then, in place of the weights, which stay in
+            the network: it trains on, and ends, as if nothing had been averaged.
         engine: how the modules are run; all in this process, if not given. Every process of a run calls this
             function, with the optimizer of `engine.parameters()`.
         start: where an interrupted run goes on.
         on_step: called with (epoch, number of steps done in it).
+        on_spike: called where a module's loss has leapt, see `SpikeWatch`, by the process that trains it; the
+            records count spikes in any case. What it raises ends the training.
         on_epoch: called with the record of each finished epoch, by the process that writes.
         save: called by every process after each epoch, and when the engine was asked to stop.
 
@@ -83,14 +94,13 @@ def train(
         Diverged: a loss that is not finite; weights that are not, instead of saving them.
     """
     engine = engine or OneProcess(local)
-    _require_matching(local, engine, optimizer)
-    updates = Updates(engine, optimizer, clip=clip_gradients, skip=on_divergence == "skip")
+    _require_matching(local, engine, optimizer, averages)
+    updates = Updates(engine, optimizer, clip=clip_gradients, skip=on_divergence == "skip", averages=averages)
     reading = Reading(data, engine, batch_size, seed, device, num_workers)
-    now = start or Position()
-    records: list[EpochRecord] = []
+    now, records = start or Position(), list[EpochRecord]()
     while now.epoch < epochs:
         epoch, done, started = now.epoch + 1, now.step, time.perf_counter()
-        totals = Totals(engine, now.sums)
+        totals = Totals(engine, now.sums, on_spike=on_spike)
         phase = reading.training_phase(epoch, first=now.step)
         local.train()
         for work in engine.feed(phase, lambda: reading.training_batches(phase)):  # noqa: B023
@@ -102,19 +112,21 @@ def train(
             done = work.step + 1
             if on_step is not None:
                 on_step(epoch, done)
-        engine.settle()
+        replicas = apart(engine, averages) if engine.stopped else {}
+        settle(engine, averages)
         sums = of_all(engine, totals.sums(time.perf_counter() - started))  # waits for the device
-        if engine.stopped:
-            now, old = Position(now.epoch, done, now.best_test_error, sums), now
+        if not engine.stopped:
+            test = evaluate_through(engine, reading, epoch=epoch, precision=precision, averages=averages)
+        if engine.stopped:  # in the middle of a test, too: all steps of the epoch are done then
+            now, old = Position(now.epoch, done, now.best_test_error, sums, replicas), now
             if save is not None and done > old.step:
                 _save(save, now, engine)
             return records
-        test = evaluate_through(engine, reading, epoch=epoch, precision=precision)
         if engine.writes:
             rate = schedule(epoch, (len(phase.sizes) - 1) / len(phase.sizes))
             records.append(epoch_record(epoch, sums, test, rate, now.best_test_error, task=local.task))
         best = records[-1].best_test_error if engine.writes else now.best_test_error
-        now = Position(epoch, best_test_error=best)
+        now = Position(epoch, best_test_error=best, sums=sums.of_next_epoch())
         if engine.writes and on_epoch is not None:
             on_epoch(records[-1])
         if save is not None:
@@ -129,9 +141,16 @@ def _save(save: Callable[[Position], object], now: Position, engine: Engine) -> 
     save(now)
 
 
-def _require_matching(local: LocalModel, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
+def _require_matching(
+    local: LocalModel,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    averages: WeightAverages | None = None,
+) -> None:
     if engine.local is not local:
         raise BadInput("the engine runs another model", remedy="call train(engine.local, ...)")
+    if averages is not None and averages.model is not local.model:
+        raise BadInput("the averages are of another model", remedy="make them of local.model")
     if engine.optimizer not in (None, optimizer):
         raise BadInput(
             "the engine steps another optimizer", remedy="call train(optimizer=engine.optimizer, ...)"
@@ -162,18 +181,18 @@ def epoch_record(
     """
     if not sums.count:
         raise Diverged(f"every step of epoch {epoch} was left out", remedy="lower --learning-rate")
-    losses, left_out = sums.means(), {"skipped_steps": sums.skipped} if sums.skipped else {}
+    counted = {"skipped_steps": sums.skipped, "loss_spikes": sum(sums.spikes.values())}
     return EpochRecord(
         epoch=epoch,
         learning_rate=rate,
-        losses=losses,
+        losses=sums.means(),
         train_error=task.error(sums.counts),
         test_error=test.error,
         test_loss=test.loss,
         best_test_error=min(best, test.error),
         seconds=sums.seconds,
         images_per_second=sums.count / sums.seconds,
-        extra={**test.scores, **left_out},
+        extra={**test.scores, **{name: number for name, number in counted.items() if number}},
     )
 
 

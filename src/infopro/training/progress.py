@@ -50,7 +50,7 @@ class TrainingProgress:
         self._console, self._title, self._epochs, self._steps = console, title, epochs, steps_per_epoch
         self._last = ""
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("steps, left"),

@@ -153,20 +153,37 @@ class RunFolder:
         Raises:
             BadRun: the disk is full, or cannot be written.
         """
-        file = self.path / "log.jsonl"
+        self.append_line("log.jsonl", asdict(record))
+
+    def append_line(self, name: str, values: Mapping[str, Any]) -> None:
+        """Add one line to a file of lines; raises as `append`."""
+        file = self.path / name
         try:
             with file.open("a") as stream:
-                stream.write(json.dumps(asdict(record)) + "\n")
+                stream.write(json.dumps(values) + "\n")
                 stream.flush()
                 os.fsync(stream.fileno())
             sync_folder(self.path)
         except OSError as error:
             raise unwritten(file, error) from error
 
+    def keep_lines(self, name: str, number: int) -> None:
+        """Leave the first lines of a file only; old or new, never half of one. Raises as `append`."""
+        file = self.path / name
+        if not file.is_file():
+            return
+        try:
+            _write(file, "".join(file.read_text().splitlines(keepends=True)[:number]))
+        except OSError as error:
+            raise unwritten(file, error) from error
+
     def log(self) -> list[EpochRecord]:
         """All epochs logged so far."""
         file = self.path / "log.jsonl"
-        text = file.read_text() if file.is_file() else ""
+        try:
+            text = file.read_text() if file.is_file() else ""
+        except (OSError, ValueError) as error:
+            raise BadRun(f"{file} cannot be read", got=error, remedy="restore it from a copy") from error
         # a line without its end was being written when the run was killed
         lines = text[: text.rfind("\n") + 1].splitlines()
         return [_epoch_record(file, number, line) for number, line in enumerate(lines, start=1)]
@@ -201,8 +218,10 @@ def _write(file: Path, text: str) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(file.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
         raise BadRun(f"{file} cannot be read", got=error) from error
     return content
 
@@ -211,5 +230,5 @@ def _epoch_record(file: Path, number: int, line: str) -> EpochRecord:
     try:
         values = json.loads(line)
         return EpochRecord(**{**values, "losses": tuple(values["losses"])})
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadRun(f"line {number} of {file} cannot be read", got=error, remedy="delete it") from error

@@ -8,7 +8,7 @@ from functools import partial
 
 from infopro.errors import BadConfiguration, UnknownName
 
-__all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "make_schedule", "paper", "poly"]
+__all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "make_schedule", "paper", "poly", "scaled"]
 
 # (epoch, 1-based; share of that epoch already done, 0 to 1) -> learning rate
 Schedule = Callable[[int, float], float]
@@ -89,3 +89,8 @@ def make_schedule(name: str, *, base: float, epochs: int, warmup_epochs: float) 
     if warmup_epochs < 0:
         raise BadConfiguration("warmup_epochs is negative", got=warmup_epochs, allowed="0 or more")
     return partial(SCHEDULES[name], base=base, epochs=epochs, warmup_epochs=warmup_epochs)
+
+
+def scaled(schedule: Schedule, factor: float) -> Schedule:
+    """A schedule whose rates are those of another times a factor."""
+    return lambda epoch, done: factor * schedule(epoch, done)

@@ -10,10 +10,11 @@ from torch.optim import Optimizer
 
 from infopro.engines import Engine, Work
 from infopro.errors import BadInput
+from infopro.training.averaging import WeightAverages
 from infopro.training.divergence import GRADIENT_NORM, Diverged
 from infopro.types import StepOutput
 
-__all__ = ["Updates"]
+__all__ = ["Updates", "clipped"]
 
 MOST_IN_A_ROW = 10
 
@@ -27,6 +28,7 @@ class Updates:
         skip: leave out a step with a loss or a gradient that is not finite: weights, optimizer state and
             buffers (BatchNorm's statistics, too) stay as they were before it. Every step then waits for the
             device once. Needs all modules in this process.
+        averages: take in the weights after every step that was not left out.
 
     Raises:
         BadInput: `clip` or `skip` with an engine that steps the optimizer itself; `skip` in several
@@ -34,13 +36,20 @@ class Updates:
     """
 
     def __init__(
-        self, engine: Engine, optimizer: Optimizer, *, clip: float | None = None, skip: bool = False
+        self,
+        engine: Engine,
+        optimizer: Optimizer,
+        *,
+        clip: float | None = None,
+        skip: bool = False,
+        averages: WeightAverages | None = None,
     ):
         _require_possible(engine, clip=clip, skip=skip)
         self._engine = engine
         self._optimizer = optimizer
         self._clip = clip
         self._skip = skip
+        self._averages = averages
         self._modules = _parameters(engine)
         self._buffers = [b for b in engine.local.buffers() if not b.is_meta] if skip else []
         self._before: list[Tensor] = []
@@ -66,12 +75,15 @@ class Updates:
         if self._engine.optimizer is None:
             with self._engine.span("optimizer", work.step):
                 self._optimizer.step()
+        if self._averages is not None:
+            with self._engine.span("optimizer", work.step):
+                self._averages.update()
         return out
 
     def _with_norms(self, out: StepOutput) -> StepOutput:
         limit = float("inf") if self._clip is None else self._clip
         losses = [
-            {**found, GRADIENT_NORM: _clipped(parameters, limit)} if parameters else found
+            {**found, GRADIENT_NORM: clipped(parameters, limit)} if parameters else found
             for found, parameters in zip(out.losses, self._modules, strict=True)
         ]
         return replace(out, losses=tuple(losses))
@@ -90,7 +102,7 @@ class Updates:
             )
 
 
-def _clipped(parameters: list[nn.Parameter], limit: float) -> Tensor:
+def clipped(parameters: list[nn.Parameter], limit: float) -> Tensor:
     """Scale the gradients down to a norm of `limit`, where theirs is larger; theirs."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients, foreach=None)

@@ -1,0 +1,96 @@
+"""SIGTERM and Ctrl-C end any command with one line and a status, and leave nothing half-written."""
+
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from infopro.cli import main
+from infopro.ending import ended_by_sigterm
+from infopro.prediction import write_mask
+from infopro.prediction.new_files import write_new
+
+STATUSES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+COMMANDS = {
+    "evaluate": ["evaluate", "run"],
+    "predict": ["predict", "run", "photo.png"],
+    "analyze": ["analyze", "run"],
+    "sweep": ["sweep", "--objectives=greedy"],
+    "train": ["train"],
+}
+
+
+@pytest.mark.parametrize("number", STATUSES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_signal_ends_a_command_with_one_line(command, number, monkeypatch, capsys):
+    def work(*arguments):
+        os.kill(os.getpid(), number)
+        pytest.fail("it went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(f"infopro.{command}_command.run", work)
+    assert main(COMMANDS[command]) == STATUSES[number]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1 and said.err.startswith("infopro: ")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_program_that_listens_itself_goes_on_to():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        with ended_by_sigterm():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
+
+
+def test_a_thread_leaves_signals_alone():
+    found = []
+
+    def look():
+        with ended_by_sigterm():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_file_is_not_there(error, tmp_path, monkeypatch):
+    class Interrupted:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *reason):
+            self.stream.close()
+
+        def write(self, content):
+            self.stream.write(content[:3])
+            raise error
+
+    opened = type(tmp_path).open
+    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: Interrupted(opened(path, mode)))
+    with pytest.raises(error if isinstance(error, type) else OSError):
+        write_new(tmp_path / "new.json", json.dumps([1, 2, 3]).encode())
+    with pytest.raises(error if isinstance(error, type) else OSError):
+        write_mask(tmp_path / "mask.png", np.zeros((2, 2), np.uint8), [(0, 0, 0), (1, 1, 1)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_there_stays(tmp_path):
+    file = tmp_path / "old.json"
+    file.write_text("old")
+    with pytest.raises(FileExistsError):
+        write_new(file, b"new")
+    assert file.read_text() == "old"
