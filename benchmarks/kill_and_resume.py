@@ -50,7 +50,7 @@ def page(tallies: dict[Cell, Tally], options: argparse.Namespace, seconds: float
     where = "\n".join(f"| SIGKILL {where} | {number} |" for where, number in sorted(moments.items()))
     rows = "\n".join(row(cell, tally) for cell, tally in tallies.items())
     given = [f"--{name} {getattr(options, name)}" for name in ("kills", "epochs", "seed")]
-    given += [f"--only {options.only!r}"] if options.only else []
+    given += [f"--cells {' '.join(map(str, options.cells))}"] if options.cells else []
     stop = f"{max(tally.slowest_stop for tally in found):.1f} s"
     end = f"{max(tally.slowest_end for tally in found):.1f} s"
     worker = f"{max(tally.slowest_worker for tally in found):.1f} s"
@@ -89,14 +89,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=25, help="in each cell")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="cells whose names begin with this")
+    parser.add_argument("--cells", type=int, nargs="*", help="numbers of those of CELLS in kill_runs.py; all")
     parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
     parser.add_argument("--random-only", action="store_true", help="no SIGTERM before every batch")
     parser.add_argument("--markdown", type=Path, help="file to write the tables to")
     options = parser.parse_args()
     torch.set_num_threads(1)
     begun, before = time.monotonic(), set(os.listdir("/dev/shm"))
-    numbers = [n for n, cell in enumerate(CELLS) if cell.name.startswith(options.only or "")]
+    numbers = options.cells or range(len(CELLS))
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("fork")) as pool:
         found = {CELLS[number]: pool.submit(studied, number, options) for number in numbers}
         broken = [str(error) for future in found.values() if (error := future.exception())]

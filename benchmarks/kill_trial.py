@@ -132,7 +132,7 @@ class Trial:
     def _ended(self, ranks: list[int], *, stopping: bool = False) -> int:
         """The status of all processes: of a stop, that of those that had begun to listen."""
         found = {os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks}
-        early = {1, -signal.SIGTERM} if stopping else set()  # before it listens, there is nothing to save
+        early = {1, 2, -signal.SIGTERM} if stopping else set()  # before it listens, there is nothing to save
         self._require(len(found - early) <= 1 and found <= {0, 143, *early}, found)
         return max(found)
 

@@ -362,5 +362,5 @@ def test_help_explains_every_option(capsys):
     assert main(["predict", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert (
-        "the crop that the run trained on" in printed and "files of any format that Pillow reads" in printed
+        "the crop that the run trained on" in printed and "image files of any usual format" in printed
     )

@@ -21,7 +21,7 @@ def add_predict(commands: Any, parser_class: Any) -> None:
     )
     predict.add_argument("run", type=str, help="a folder that infopro train wrote")
     predict.add_argument(
-        "images", type=str, nargs="+", help="files of any format that Pillow reads, and folders of such"
+        "images", type=str, nargs="+", help="image files of any usual format, and folders of such"
     )
     predict.add_argument(
         "-o",

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill_and_resume.py"
-RUNS = "pipeline of 2 or one process"  # by turns: each goes on with what the other has left
+RUNS = 6  # a pipeline of 2 or one process, by turns: each goes on with what the other has left
 
 
 def test_four_kills_change_no_bit():
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills=4", f"--only={RUNS}", "--random-only"],
+        [sys.executable, str(SCRIPT), "--kills=4", f"--cells={RUNS}", "--random-only"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

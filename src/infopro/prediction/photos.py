@@ -25,8 +25,8 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green, blue in grey: ITU-R 601, as Pillo
 def find_photos(paths: Iterable[Path]) -> list[Path]:
     """Files as they are named, and of folders the image files at any depth, by name; each once.
 
-    A file that is named may be of any format that Pillow reads. In folders, names decide: the suffixes of
-    image folders; hidden files are passed over.
+    A file that is named may be of any format that is read, AVIF and JPEG 2000 included. In folders, names
+    decide: the suffixes of image folders; hidden files are passed over.
 
     Errors:
         BadData: a path that does not exist, a folder without images.

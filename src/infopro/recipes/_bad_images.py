@@ -5,35 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from infopro.data._messages import one_line, quoted
-from infopro.errors import BadImage, BadRun
+from infopro.errors import BadImage
 from infopro.training import RunFolder
 
-__all__ = ["listing_bad_images", "skipped_before", "skipped_in"]
+__all__ = ["listing_bad_images", "skipped_before"]
 
 HEADER = "# images that cannot be read, and why"
 
 
 def skipped_before(path: Path) -> Mapping[str, str] | None:
-    """What the run in this folder left out when it began; None where there is none yet.
+    """What the run in this folder left out when it began; None where nobody has looked yet.
 
     Raises:
         BadRun: a record that cannot be read.
     """
-    return skipped_in(path, RunFolder.open(path).record) if (path / "config.json").is_file() else None
-
-
-def skipped_in(path: Path, record: Mapping[str, Any]) -> Mapping[str, str] | None:
-    """The same from the content of `run.json`."""
-    found = record.get("skipped_images")
-    if found is None:
-        return None
-    if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
-        what = f"{path / 'run.json'} does not say which images were left out"
-        raise BadRun(what, got="skipped_images of another kind", remedy="restore the file")
-    return found
+    return RunFolder.open(path).record.get("skipped_images") if (path / "config.json").is_file() else None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from infopro.local import LocalModel
 from infopro.localization import localize
 from infopro.memory import PRECISIONS
 from infopro.prediction import Inference, evaluate_dense
-from infopro.recipes._bad_images import skipped_in
+from infopro.recipes._bad_images import skipped_before
 from infopro.recipes._config import RunConfig, build_objective, check
 from infopro.recipes._single_images import refuse_single_images
 from infopro.recipes._stored import from_plain
@@ -246,7 +246,7 @@ def open_with_data(
     config = from_plain(folder.configuration)
     if data_dir is None and folder.record.get("data_dir"):
         data_dir = Path(folder.record["data_dir"])
-    skipped = skipped_in(path, folder.record)
+    skipped = skipped_before(path)
     data = prepare_data(config, data_dir=data_dir, download=download, device=device, skipped=skipped)
     return folder, config, data
 

@@ -77,7 +77,9 @@ def read_state(path: Path) -> tuple[Checkpoint, dict[str, Any], dict[str, Any]]:
         raise Damaged(f"the checkpoint {path} is incomplete", got=f"no {', '.join(sorted(missing))}")
     wrong = misshapen(record)
     if wrong is not None:
-        raise Damaged(f"the checkpoint {path} cannot be read", got=f"a {wrong} that no version writes")
+        raise Damaged(
+            f"the checkpoint {path} cannot be read", got=f"{wrong} in a form that no version writes"
+        )
     return Checkpoint(**{name: record[name] for name in _FIELDS}), record["files"], record["optimizer"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infopro.errors import BadRun
+from infopro.training._record_form import misrecorded
 from infopro.training._tensor_files import sync_folder, unwritten
 from infopro.training.checkpoints import Checkpoint, checkpoints
 from infopro.training.lock import LOCK_FILE
@@ -96,7 +97,13 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        return _read_json(self.path / "run.json")
+        file = self.path / "run.json"
+        content = _read_json(file)
+        wrong = misrecorded(content)
+        if wrong is not None:
+            what, got = f"{file} cannot be read", f"{wrong} in a form that no version writes"
+            raise BadRun(what, got=got, remedy="restore it from a copy")
+        return content
 
     def has_checkpoint(self) -> bool:
         """Whether at least one epoch was completed."""
