@@ -95,13 +95,13 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="file to write the tables to")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    begun, before = time.monotonic(), set(os.listdir("/dev/shm"))
+    begun, before = time.monotonic(), shared_memory()
     numbers = options.cells or range(len(CELLS))
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("fork")) as pool:
         found = {CELLS[number]: pool.submit(studied, number, options) for number in numbers}
         broken = [str(error) for future in found.values() if (error := future.exception())]
         tallies = {cell: future.result() for cell, future in found.items() if not future.exception()}
-    left = sorted(set(os.listdir("/dev/shm")) - before)
+    left = sorted(shared_memory() - before)
     text = page(tallies, options, time.monotonic() - begun, left)
     print(text)
     if options.markdown is not None and not broken:
@@ -114,6 +114,11 @@ def main() -> int:
     if left:
         print(f"left in /dev/shm: {', '.join(left)}", file=sys.stderr)
     return 1 if different or left or broken else 0
+
+
+def shared_memory() -> set[str]:
+    """What torch and Python's multiprocessing keep there."""
+    return {name for name in os.listdir("/dev/shm") if name.startswith(("torch_", "sem.", "psm_"))}
 
 
 def studied(number: int, options: argparse.Namespace) -> Tally:

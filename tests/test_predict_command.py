@@ -361,6 +361,4 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
 def test_help_explains_every_option(capsys):
     assert main(["predict", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert (
-        "the crop that the run trained on" in printed and "image files of any usual format" in printed
-    )
+    assert "the crop that the run trained on" in printed and "image files of any usual format" in printed

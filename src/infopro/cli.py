@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --print_config end the parser that way
         return int(stop.code or 0)
     except Terminated:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            return 143  # by torchrun, which has lost another process and says so
         return _fail("terminated; a training run goes on with --resume", status=143)
     except KeyboardInterrupt:
         return _fail("interrupted; a training run goes on with --resume", status=130)

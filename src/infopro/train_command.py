@@ -94,7 +94,7 @@ def _data(
             data_dir=data_dir,
             download=options.download,
             device=recipes.choose_device(options.device),
-            skipped=recipes.skipped_before(path) if resume else None,
+            skipped=recipes.skipped_before(path) if resume and config.on_bad_image == "skip" else None,
         )
 
 

@@ -19,6 +19,7 @@ from infopro.data._readable_images import readable_images
 from infopro.data._sources import walked
 from infopro.data.image_folder import class_folders
 from infopro.errors import BadConfiguration, BadData, BadImage
+from infopro.recipes._fingerprint import data_hash
 
 SKIP = BadImages(skip=True)
 LEVELS = np.linspace(0, 255, 24).round().astype(np.uint8)[None].repeat(16, 0)  # a grey ramp
@@ -279,8 +280,9 @@ def test_pairs_of_which_image_or_mask_cannot_be_read_are_left_out(tmp_path, list
     (tmp_path / "images/3.png").write_bytes(b"no")
     whole = (tmp_path / "masks/4.png").read_bytes()
     (tmp_path / "masks/4.png").write_bytes(whole[: len(whole) - 40])
-    with pytest.raises(BadData):
+    with pytest.raises(BadImage) as caught:
         load(tmp_path)
+    assert listed or caught.value.files.keys() == {"images/3.png", "masks/4.png"}  # masks are read at once
     data = load(tmp_path, on_bad_image="skip")
     assert data.skipped.keys() == {"images/3.png", "masks/4.png"}
     left = {int(image[0, 0, 0]) for part in (data.train, data.test) for image in part.images}
@@ -288,6 +290,13 @@ def test_pairs_of_which_image_or_mask_cannot_be_read_are_left_out(tmp_path, list
     Image.fromarray(np.full((12, 16, 3), 3, np.uint8)).save(tmp_path / "images/3.png")  # repaired
     again = load(tmp_path, on_bad_image="skip", skipped=data.skipped)
     assert torch.equal(again.train.images, data.train.images) and again.skipped == data.skipped
+
+
+def test_a_part_of_which_nothing_is_left_is_named(tmp_path):
+    for path in (masks(tmp_path) / "images").iterdir():
+        path.write_bytes(b"no")
+    with pytest.raises(BadData, match="no image to train on can be read"):
+        load(tmp_path, on_bad_image="skip")
 
 
 def test_a_mask_that_does_not_fit_is_never_silently_left_out(tmp_path):
@@ -350,6 +359,7 @@ def test_odd_names_are_read_and_what_systems_leave_behind_is_not(tmp_path):
     data = class_folders(tmp_path, image_size=8, max_bytes=0)
     assert data.class_names == ("cat", "dog") and len(names(data)) == 24 + 5
     assert not {".hidden", "README.txt", "._0.png"} & set(names(data))
+    assert len(data_hash(data)) == 12  # a name that is no text
 
 
 def test_a_class_of_other_files_says_which(tmp_path):

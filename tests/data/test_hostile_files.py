@@ -193,3 +193,11 @@ def test_what_would_unpack_to_gigabytes_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *_: pytest.fail("it was unpacked"))
     with pytest.raises(InfoProError, match=r"its \d+ bytes would become 20\d+"):
         npz_file(tmp_path / "a.npz")
+
+
+def test_what_a_file_calls_its_parts_cannot_command_the_terminal(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as stream:
+        stream.writestr("\x1b[2J\r\nall is well\x9b.npy", npy("|u1", (1,), b"\0"))
+    with pytest.raises(InfoProError) as caught:
+        npz_file(tmp_path / "a.npz")
+    assert str(caught.value).isprintable() and r"\x1b[2J\r all is well\x9b" in str(caught.value)

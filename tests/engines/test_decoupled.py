@@ -350,6 +350,31 @@ def test_a_stop_ends_all_of_them_and_they_save_the_same_epoch(crew):
         assert [position.epoch for position in saved] == [least]
 
 
+def stop_before_the_first_batch():
+    """Module 2 has been asked whether to stop, and waits for a batch when module 1 is stopped without one."""
+    with joined(num_stages=3, device=CPU, timeout_seconds=60) as processes:
+        asked = []
+
+        def stop():
+            asked.append(None)
+            if processes.stage == 0:
+                processes.store.get("module 2 was asked")
+                processes.tell("stop")
+            told = processes.is_told("stop") and (processes.stage == 0 or len(asked) > 1)
+            if processes.stage == 1:
+                processes.store.set("module 2 was asked", "")
+            return told
+
+        engine, saved = Decoupled(build(), processes, example=example(), stop=stop), []
+        records = run(engine, epochs=1, save=saved.append)
+        engine.finish()
+        return records, [position.epoch for position in saved], engine.stopped
+
+
+def test_a_run_that_is_stopped_before_its_first_batch_has_trained_nothing(crew):
+    assert crew(3, stop_before_the_first_batch) == [([], [0], True)] * 3
+
+
 def go_on_after_the_last_epoch():
     with joined(num_stages=3, device=CPU, timeout_seconds=60) as processes:
         engine = Decoupled(build(), processes, example=example())

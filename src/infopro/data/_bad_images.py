@@ -12,7 +12,7 @@ from infopro.data._messages import listed, quoted
 from infopro.data._threads import for_all
 from infopro.errors import BadConfiguration, BadData, BadImage
 
-__all__ = ["REFUSED", "BadImages", "cannot_read", "found_unreadable", "readable_pairs"]
+__all__ = ["REFUSED", "BadImages", "cannot_read", "found_unreadable", "readable_pairs", "unreadable_of"]
 
 Pairs = tuple[tuple[str, ...], tuple[str, ...]]  # files of the images, and of their masks
 
@@ -70,7 +70,7 @@ def cannot_read(root: Path, files: Mapping[str, str]) -> BadImage:
 def readable_pairs(
     root: Path, parts: Sequence[Pairs], bad_images: BadImages
 ) -> tuple[list[Pairs], dict[str, str]]:
-    """The pairs of which image and mask can be read, and why others are left out; all, if none is to be.
+    """The pairs of both parts that can be read, image and mask, and why others are left out, where they are.
 
     A mask that does not fit its image, or has a value that is no class, is no reason to leave a pair out.
 
@@ -80,15 +80,17 @@ def readable_pairs(
     if not bad_images.skip:
         return list(parts), {}
     known = bad_images.known
-    reasons = _unreadable(root, parts) if known is None else dict(known)
+    reasons = unreadable_of(root, parts) if known is None else dict(known)
     kept = [_without(part, reasons) for part in parts]
-    for before, after in zip(parts, kept, strict=True):
+    for purpose, before, after in zip(("train", "test"), parts, kept, strict=True):
         if before[0] and not after[0]:
-            raise BadData("no image of a part can be read", got=quoted(root), remedy="repair some of them")
+            what = f"no image to {purpose} on can be read, with its mask"
+            raise BadData(what, got=quoted(root), remedy="repair some of them")
     return kept, reasons
 
 
-def _unreadable(root: Path, parts: Sequence[Pairs]) -> dict[str, str]:
+def unreadable_of(root: Path, parts: Sequence[Pairs]) -> dict[str, str]:
+    """The images and masks that cannot be read, and why not; all are decoded."""
     images, masks = (tuple(file for part in parts for file in part[kind]) for kind in (0, 1))
     reader = MaskReader(MaskFiles(root, images, masks, classes={}))
     found: dict[str, str] = {}

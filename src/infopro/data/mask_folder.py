@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from infopro.data._bad_images import REFUSED, BadImages, readable_pairs
+from infopro.data._bad_images import REFUSED, BadImages, cannot_read, readable_pairs, unreadable_of
 from infopro.data._mask_pairs import default_colours, found_pairs, mask_data
 from infopro.data._mask_reader import MAX_BYTES, decode_once, highest_values
 from infopro.data._mask_types import VOID, MaskFiles
@@ -17,7 +17,7 @@ from infopro.data._order import held_out_mask
 from infopro.data._seeds import counter_generator
 from infopro.data._sources import Source
 from infopro.data._types import ImageData
-from infopro.errors import BadData
+from infopro.errors import BadData, BadImage
 
 __all__ = ["is_mask_folder", "mask_folder"]
 
@@ -132,7 +132,10 @@ def _listed_classes(source: Source) -> Classes | None:
 def _numbered_classes(root: Path, parts: Sequence[Pairs]) -> Classes:
     images, masks = (tuple(file for part in parts for file in part[kind]) for kind in (0, 1))
     files = MaskFiles(root, images, masks, classes={})
-    values = highest_values(files)
+    try:
+        values = highest_values(files)
+    except BadImage as error:  # the images are told with the masks
+        raise cannot_read(root, unreadable_of(root, parts)) from error
     highest = max(values)
     where = quoted(root / files.mask_files[values.index(highest)])
     if highest > VOID:

@@ -87,7 +87,14 @@ class Decoupled(Pipeline):
                 if self._stop():
                     self.stopped = True
                     return
-                yield self._draw(phase, step)
+                try:
+                    work = self._draw(phase, step)
+                except StageLost:  # or the module before was stopped before its first batch
+                    self.stopped = self._stop()
+                    if not self.stopped:
+                        raise
+                    return
+                yield work
 
     def feed_on(self, batches: Callable[[int], tuple[Phase, Batches]]) -> Iterator[Work]:
         """After its own last step: batches to run forward for the next module, until that one has finished.

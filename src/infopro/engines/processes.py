@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.rendezvous import rendezvous
 
 from infopro.engines.lifesigns import LifeSigns
@@ -193,13 +193,25 @@ def _connect(
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
-        return init_device_mesh(device.type, (stages, world // stages), mesh_dim_names=("pipeline", "data"))
+        return _mesh(torch.arange(world).view(stages, -1), rank, device, timeout)
     except (RuntimeError, dist.DistError) as error:
         raise StageLost(
             f"the {world} processes did not find each other in {timeout.total_seconds():.0f} s",
             got=_first_line(error),
             remedy="start all of them, or raise --timeout",
         ) from error
+
+
+def _mesh(ranks: torch.Tensor, rank: int, device: torch.device, timeout: timedelta) -> DeviceMesh:
+    """As `init_device_mesh`, whose groups would wait half an hour for a process that is lost meanwhile."""
+    groups = [_group_of(rank, alike.tolist(), timeout) for alike in (ranks.T, ranks)]
+    return DeviceMesh.from_group(groups, device.type, ranks, mesh_dim_names=("pipeline", "data"))
+
+
+def _group_of(rank: int, members: list[list[int]], timeout: timedelta) -> dist.ProcessGroup:
+    """This process's group; every process makes all of them, in one order."""
+    made = {tuple(ranks): dist.new_group(ranks, timeout=timeout) for ranks in members}
+    return next(cast(dist.ProcessGroup, group) for ranks, group in made.items() if rank in ranks)
 
 
 def _first_to_tell(store: Store, message: str) -> bool:
