@@ -23,7 +23,7 @@ def commands():
                 yield words[1:]
 
 
-def few_images(config, *, data_dir, download, device):
+def few_images(config, *, data_dir, download, device, skipped=None):
     """In place of the downloads and folders that the README names."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (IMAGES, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)

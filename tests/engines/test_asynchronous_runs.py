@@ -122,7 +122,7 @@ def test_a_cached_run_leaves_two_checkpoints_and_no_features(cached):
 def test_a_cached_run_trains_every_module(cached):
     from infopro import recipes
 
-    config = recipes.RunConfig(**{**json.loads((cached / "config.json").read_text()), "cuts": None})
+    config = recipes.from_plain({**json.loads((cached / "config.json").read_text()), "cuts": None})
     data = recipes.prepare_data(config, data_dir=None, download=False, device=torch.device("cpu"))
     before = recipes.prepare(config, data, device=torch.device("cpu")).local
     after = tensors(cached)

@@ -287,7 +287,8 @@ def test_starting_anew_does_not_enter_a_folder_that_was_there_before(images, und
 
 def test_several_processes_without_a_use_for_them_are_refused(images, tmp_path):
     _, _, err = finish(start(*command(images, tmp_path / "run")))
-    told = [line for line in err.splitlines() if line.startswith("infopro: ")]
+    # torchrun may end the other process before that one has said anything of its own
+    told = [line for line in err.splitlines() if line.startswith("infopro: ") and "terminated" not in line]
     assert len(told) == 1
     assert "got 2 processes with --parallel none; allowed: --parallel pipeline, data or decoupled" in told[0]
     assert not (tmp_path / "run").exists()
