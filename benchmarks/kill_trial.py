@@ -51,7 +51,8 @@ class Trial:
         for number in range(1, self.questions + 1):
             run = self.study.folder / f"stopped-{number}"
             status = self._ended(self._start(run, ways[number % len(ways)], stop_at=number))
-            self._require(status == 143 or len(ways) > 1, status)  # another way may have fewer batches
+            # another way may have fewer batches, and a decoupled run does not ask in its test
+            self._require(status == 143 or len(ways) > 1 or not self.study.cell.exact, status)
             self.tally.every += status == 143
             self._finish(run, ways[(number + 1) % len(ways)])
             self._compare(run)
