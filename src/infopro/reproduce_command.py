@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,9 @@ def _record_here(options: Any, repetition: Repetition, device: torch.device) -> 
         download=options.download,
         device=torch.device("cpu"),
     )
+    first = repetition.config.initial_weights
     return {
+        "initial_weights": None if first is None else asdict(recipes.find_initial_weights(first)),
         "source_hash": recipes.source_hash(),
         "data_hash": recipes.data_hash(data),
         "train_images": len(data.train),

@@ -75,6 +75,7 @@ def _run_together(
         shard=options.shard,
         stop=stop,
         until=options.until,
+        resumed=resume and RunFolder(path).has_checkpoint(),
     )
     lines = _Lines(session, console, name)
     # the process that writes holds the lock, for all of them

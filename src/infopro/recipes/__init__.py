@@ -15,6 +15,7 @@ from infopro.recipes._bad_images import listing_bad_images, skipped_before
 from infopro.recipes._config import RunConfig, build_objective, check, problems
 from infopro.recipes._describe import describe, field_help, published_text
 from infopro.recipes._fingerprint import data_hash, source_hash
+from infopro.recipes._initial_weights import find_initial_weights
 from infopro.recipes._loading import LoadedRun, load_run
 from infopro.recipes._mask_examples import MaskExamples, read_mask_examples
 from infopro.recipes._recipe import Published, Recipe
@@ -41,6 +42,7 @@ __all__ = [
     "describe",
     "evaluate_run",
     "field_help",
+    "find_initial_weights",
     "fit",
     "from_plain",
     "list_recipes",

@@ -59,6 +59,7 @@ class RunConfig:
     checkpoint: Literal["none", "blocks", "everything"] = "none"  # what runs twice, and is not kept meanwhile
     compile: bool = False  # every module with its heads and loss by torch.compile
     pretrained: bool = False  # the network, or its backbone, begins with weights of its library
+    initial_weights: str | None = None  # a run, or a checkpoint of one, whose weights the network begins with
     image_size: tuple[int, int] | int | None = None  # side, or rows and columns; null: the data set's own
     crop: tuple[int, int] | None = None  # rows and columns of training crops with masks; null: whole images
     scale: tuple[float, float] | None = None  # least, most resizing before a crop; null: the data set's own
@@ -239,6 +240,8 @@ def _parallel_problems(config: RunConfig) -> Iterator[str]:
         value = getattr(config, name)
         if value != getattr(RunConfig, name) and config.parallel != reader:
             yield f"{name} is {value} but parallel is {config.parallel!r}, allowed with: {reader}"
+    if config.pretrained and config.initial_weights is not None:
+        yield "pretrained and initial_weights are both set, allowed: one of them"
     if config.deterministic and config.parallel == "decoupled":
         yield "deterministic is set but parallel is 'decoupled', whose runs never are, allowed: any other"
     if config.compile and config.parallel != "none":

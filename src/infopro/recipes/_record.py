@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def run_record(
         "launch": dict(launch),
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "data_hash": data_hash(session.data),
+        "initial_weights": None if session.initial_weights is None else asdict(session.initial_weights),
         "cuts": list(session.local.split.cuts),
         "split_notes": list(session.local.split.notes),
         # what a report needs to predict memory and operations without the data

@@ -23,6 +23,7 @@ from infopro.memory import PRECISIONS
 from infopro.prediction import Inference, evaluate_dense
 from infopro.recipes._bad_images import skipped_before
 from infopro.recipes._config import RunConfig, build_objective, check
+from infopro.recipes._initial_weights import InitialWeights, find_initial_weights
 from infopro.recipes._single_images import refuse_single_images
 from infopro.recipes._stored import from_plain
 from infopro.recipes._task import make_task, make_testable, require_read
@@ -67,6 +68,7 @@ class Session:
     processes: Processes | None  # None: this one is alone
     averages: WeightAverages | None = None  # of the weights that this process holds
     until: int | None = None  # the epoch after which this session ends, though its schedule goes on
+    initial_weights: InitialWeights | None = None  # of the network, where another run gave them
 
     @property
     def last_epoch(self) -> int:
@@ -139,6 +141,7 @@ def prepare(
     shard: bool = False,
     stop: Callable[[], bool] = lambda: False,
     until: int | None = None,
+    resumed: bool = False,
 ) -> Session:
     """Network, split, objective, engine and optimizer; the same seed gives the same weights.
 
@@ -148,6 +151,7 @@ def prepare(
         shard: replicas share parameters and optimizer state out.
         stop: asked before every step; see `infopro.engines`.
         until: the last epoch to train now, of the schedule of all; for the exact modes.
+        resumed: a checkpoint of the run itself follows: no other run's weights are looked for.
 
     Raises:
         InfoProError: whatever does not fit together, before any training.
@@ -155,6 +159,10 @@ def prepare(
     check(config)
     torch.manual_seed(config.seed)
     model = make_network(config, data, device, pretrained=config.pretrained)
+    first = None
+    if config.initial_weights is not None and not resumed:
+        first = find_initial_weights(config.initial_weights)
+        load_model(Path(first.checkpoint), model)
     example = example_images(data, device)
     replicas = 1 if processes is None else processes.replicas
     refuse_single_images(config, model, data, example, replicas=replicas)
@@ -173,7 +181,7 @@ def prepare(
     )
     decay = config.average_weights
     averages = None if decay is None else WeightAverages(local.model, decay=decay)
-    return Session(config, local, data, optimizer, device, engine, processes, averages, until)
+    return Session(config, local, data, optimizer, device, engine, processes, averages, until, first)
 
 
 def make_network(

@@ -12,6 +12,7 @@ _PLACES = (
     (("source_hash",), "infopro's source"),
     (("environment", "source", "commit"), "infopro's commit"),
     (("data_hash",), "data"),
+    (("initial_weights", "hash"), "initial weights"),
     (("train_images",), "number of training images"),
     (("test_images",), "number of test images"),
     (("environment", "device"), "processor"),

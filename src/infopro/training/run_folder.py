@@ -151,7 +151,9 @@ class RunFolder:
         if names:
             changes = ", ".join(f"{n} {configuration.get(n)!r} (run: {stored.get(n)!r})" for n in names)
             raise BadRun(
-                "the run has another configuration", got=changes, remedy="use its settings or a new --output"
+                "the run has another configuration",
+                got=changes,
+                remedy="use its settings, or begin a new --output, with its weights: --initial-weights RUN",
             )
 
     def append(self, record: EpochRecord) -> None:
