@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from infopro import recipes
 from infopro.analysis import own_reconstructions
 from infopro.data import digits_on_photos
-from infopro.recipes._pictures import Pictures
+from infopro.recipes._pictures import Pictures, is_shown
 from infopro.training import TensorBoardLog
 
 
@@ -71,3 +71,11 @@ def test_without_decoders_there_are_no_pictures(data, options, tmp_path):
     pictures.write(board, 1)
     board.close()
     assert not pictures.possible and images_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize("epochs", [1, 19, 20, 21, 160, 301])
+def test_a_long_run_has_twenty_of_them(epochs):
+    shown = [epoch for epoch in range(1, epochs + 1) if is_shown(epoch, epochs)]
+    assert len(shown) == min(20, epochs) and shown[-1] == epochs
+    gaps = {b - a for a, b in zip([0, *shown], shown, strict=False)}
+    assert max(gaps) - min(gaps) <= 1

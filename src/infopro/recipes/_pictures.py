@@ -1,4 +1,4 @@
-"""What a run's own decoders make of a few test images, epoch by epoch: a picture of what modules forget."""
+"""What a run's own decoders make of a few test images, as training goes on: what modules forget."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from infopro.training.reading import plain_batches
 __all__ = ["Pictures"]
 
 _SHOWN = 8
+_MOST = 20  # times in a run: TensorBoard keeps them all
 
 
 class Pictures:
     """The first test images, and what each module's decoder draws of them; one batch, without a gradient.
 
-    Of runs in one process whose modules have decoders; for others nothing is written.
+    Of runs in one process whose modules have decoders; for others nothing is written. After every epoch, or
+    20 times in a run, evenly spread, the last epoch among them.
     """
 
     def __init__(self, session: Session):
@@ -31,8 +33,8 @@ class Pictures:
         )
 
     def write(self, board: TensorBoardLog, epoch: int) -> None:
-        """Write the pictures of an epoch that has just ended."""
-        if not (self.possible and board.available):
+        """Write the pictures of an epoch that has just ended, if it is one of those shown."""
+        if not (self.possible and board.available and is_shown(epoch, self._session.config.epochs)):
             return
         images, local = self._test_images(), self._session.local
         decoded = {
@@ -51,3 +53,13 @@ class Pictures:
             found = plain_batches(shown, data, batch_size=_SHOWN, device=self._session.device)
             self._images, _ = next(found)
         return self._images
+
+
+def is_shown(epoch: int, epochs: int) -> bool:
+    """Whether it ends one of the 20 parts of a run; depends on nothing that a resumed run would not know.
+
+    Example:
+        >>> [epoch for epoch in range(1, 51) if is_shown(epoch, 50)][:4]
+        [3, 5, 8, 10]
+    """
+    return epochs <= _MOST or epoch * _MOST // epochs > (epoch - 1) * _MOST // epochs
