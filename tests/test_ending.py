@@ -94,3 +94,32 @@ def test_a_file_that_was_there_stays(tmp_path):
     with pytest.raises(FileExistsError):
         write_new(file, b"new")
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", STATUSES)
+def test_what_fails_while_it_is_interrupted_is_an_interruption(number, monkeypatch, capsys):
+    """torch's stack of modes, for one, is emptied twice where a signal comes in between."""
+
+    def work(*arguments):
+        try:
+            os.kill(os.getpid(), number)
+            pytest.fail("it went on")
+        finally:
+            raise RuntimeError("trying to pop from empty mode stack")
+
+    monkeypatch.setattr("infopro.evaluate_command.run", work)
+    assert main(COMMANDS["evaluate"]) == STATUSES[number]
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_fails_by_itself_keeps_its_traceback(monkeypatch):
+    def work(*arguments):
+        try:
+            raise KeyError("dealt with")
+        except KeyError:
+            raise RuntimeError("nobody has foreseen this") from None
+
+    monkeypatch.setattr("infopro.evaluate_command.run", work)
+    with pytest.raises(RuntimeError, match="foreseen") as caught:
+        main(COMMANDS["evaluate"])
+    assert caught.traceback[-1].name == "work"

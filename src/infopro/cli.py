@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from infopro.ending import Terminated, ended_by_sigterm
+from infopro.ending import Terminated, ended_by_sigterm, signal_behind
 from infopro.errors import AlreadyTold, InfoProError, UnknownName, as_told_once
 from infopro.options import configuration, parse
 
@@ -24,23 +24,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = _run(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is no error; else Python flushes at its end
         return status
-    except AlreadyTold as told:
-        return told.exit_status
-    except InfoProError as error:
-        return _fail(str(error), status=error.exit_status)
-    except BrokenPipeError:  # `infopro list models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (OSError, UnicodeError) as error:
-        return _fail(f"{type(error).__name__}: {error}")
-    except SystemExit as stop:  # --help and --print_config end the parser that way
-        return int(stop.code or 0)
-    except Terminated:
-        if "TORCHELASTIC_RUN_ID" in os.environ:
+    except BaseException as error:
+        return _status_of(signal_behind(error) or error)
+
+
+def _status_of(error: BaseException) -> int:
+    """What a command ends with, told in one line; whatever nobody has foreseen goes on with its traceback."""
+    match error:
+        case AlreadyTold():
+            return error.exit_status
+        case InfoProError():
+            return _fail(str(error), status=error.exit_status)
+        case BrokenPipeError():  # `infopro list models | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case OSError() | UnicodeError():
+            return _fail(f"{type(error).__name__}: {error}")
+        case SystemExit():  # --help and --print_config end the parser that way
+            return int(error.code or 0)
+        case Terminated() if "TORCHELASTIC_RUN_ID" in os.environ:
             return 143  # by torchrun, which has lost another process and says so
-        return _fail("terminated; a training run goes on with --resume", status=143)
-    except KeyboardInterrupt:
-        return _fail("interrupted; a training run goes on with --resume", status=130)
+        case Terminated():
+            return _fail("terminated; a training run goes on with --resume", status=143)
+        case KeyboardInterrupt():
+            return _fail("interrupted; a training run goes on with --resume", status=130)
+    raise error
 
 
 def _fail(message: str, *, status: int = 2) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Terminated", "ended_by_sigterm"]
+__all__ = ["Terminated", "ended_by_sigterm", "signal_behind"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,6 +39,26 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def signal_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C or SIGTERM that was on its way out when an error came in its place.
+
+    Code that it interrupts may be left in a state in which its own clearing up fails.
+
+    Example:
+        >>> try:
+        ...     try:
+        ...         raise Terminated
+        ...     finally:
+        ...         raise RuntimeError("pop from an empty stack")
+        ... except RuntimeError as error:
+        ...     signal_behind(error)
+        Terminated()
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _end(number: int, frame: FrameType | None) -> None:

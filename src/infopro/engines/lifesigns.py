@@ -7,13 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
+from infopro.engines.meeting import first_line
+from infopro.errors import StageLost
+
 __all__ = ["LifeSigns"]
 
 _EVERY = 0.5  # seconds
+_CONNECT = timedelta(seconds=20)
 _SILENT = 5.0  # seconds without a sign after which a process is taken for stopped
 _ENDED = "its end"
 _WAITING = (_ENDED, "receive", "back-pressure", "reduce")
@@ -39,10 +44,16 @@ class LifeSigns:
         self._doing = (what, step, time.time())
 
     @contextmanager
-    def beating(self) -> Iterator[LifeSigns]:
-        """While open, the others can see that this process lives."""
-        # a connection of its own: the main thread's may be blocked in a wait
-        thread = threading.Thread(target=self._beat, args=(self._store.clone(),), daemon=True)
+    def beating(self, *, timeout: timedelta) -> Iterator[LifeSigns]:
+        """While open, the others can see that this process lives.
+
+        Args:
+            timeout: of the store's other requests.
+
+        Raises:
+            StageLost: the process that holds the store has ended already.
+        """
+        thread = threading.Thread(target=self._beat, args=(self._connected_anew(timeout),), daemon=True)
         thread.start()
         try:
             yield self
@@ -81,6 +92,16 @@ class LifeSigns:
         """Seconds since the last sign of a process; infinite where it has given none."""
         sign = self._read(rank)
         return float("inf") if sign is None else time.time() - sign[0]
+
+    def _connected_anew(self, timeout: timedelta) -> Store:
+        """A connection of its own: the main thread's may be blocked in a wait."""
+        self._store.set_timeout(min(timeout, _CONNECT))  # torch tries for up to three times as long
+        try:
+            return self._store.clone()
+        except (RuntimeError, dist.DistError) as error:
+            raise StageLost(self.explain_gone(0) or "process 0 has ended", got=first_line(error)) from error
+        finally:
+            self._store.set_timeout(timeout)
 
     def _beat(self, store: Store) -> None:
         while not self._over.wait(_EVERY):

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.rendezvous import rendezvous
 
 from infopro.engines.lifesigns import LifeSigns
+from infopro.engines.meeting import first_line, shared_store
 from infopro.errors import AlreadyTold, BadConfiguration, InfoProError, StageLost
 
 __all__ = ["CLOSED", "Processes", "joined"]
@@ -116,13 +116,13 @@ class Processes:
         try:
             return bool(self.store.check([f"news/{what}"]))
         except (RuntimeError, dist.DistError) as error:
-            raise StageLost(self.signs.explain(0), got=_first_line(error)) from error
+            raise StageLost(self.signs.explain(0), got=first_line(error)) from error
 
     def _get(self, key: str, rank: int) -> bytes:
         try:
             return bytes(self.store.get(key))
         except (RuntimeError, dist.DistError) as error:
-            raise StageLost(self.signs.explain(rank), got=_first_line(error)) from error
+            raise StageLost(self.signs.explain(rank), got=first_line(error)) from error
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def joined(
     """
     _refuse_nesting_and_endless_waits(timeout_seconds)
     timeout = timedelta(seconds=timeout_seconds)
-    launch, rank, world = _rendezvous(timeout)
+    launch, rank, world = shared_store(timeout)
     # a restarted run meets in the same store, and must not read what the lost one has left there
     store = PrefixStore(f"infopro/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", launch)
     store.set_timeout(timeout)
@@ -150,7 +150,7 @@ def joined(
         stages = num_stages or 1
         _refuse_other_number(world, stages)
         _refuse_small_machine(device)
-        with LifeSigns(store, rank, world // stages).beating() as signs:
+        with LifeSigns(store, rank, world // stages).beating(timeout=timeout) as signs:
             mesh = _connect(store, rank, world, stages, device, timeout)
             try:
                 with _naming_the_lost(signs):
@@ -181,8 +181,8 @@ def _naming_the_lost(signs: LifeSigns) -> Iterator[None]:
         closed = any(word in text for word in CLOSED)
         who = signs.explain_lost() if closed else signs.explain(0)
         if who is None:  # it has said itself why it ended
-            raise AlreadyTold(_first_line(error), exit_status=1) from error
-        raise StageLost(who, got=_first_line(error).rpartition("] ")[2]) from error
+            raise AlreadyTold(first_line(error), exit_status=1) from error
+        raise StageLost(who, got=first_line(error).rpartition("] ")[2]) from error
 
 
 def _connect(
@@ -197,7 +197,7 @@ def _connect(
     except (RuntimeError, dist.DistError) as error:
         raise StageLost(
             f"the {world} processes did not find each other in {timeout.total_seconds():.0f} s",
-            got=_first_line(error),
+            got=first_line(error),
             remedy="start all of them, or raise --timeout",
         ) from error
 
@@ -245,27 +245,6 @@ def _refuse_other_number(world: int, stages: int) -> None:
         )
 
 
-def _rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
-    missing = [n for n in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
-    if missing:
-        raise BadConfiguration(
-            "modules in parallel need several processes",
-            got=f"no {', '.join(missing)} in the environment",
-            remedy="start them with: torchrun --nproc-per-node=N -m infopro train ..., N = K for a pipeline",
-        )
-    try:
-        found: tuple[Store, int, int] = next(rendezvous("env://", timeout=timeout))
-    except (RuntimeError, dist.DistError, ValueError) as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        taken = "EADDRINUSE" in str(error) or "address already in use" in str(error)
-        raise BadConfiguration(
-            f"the port {address} is in use" if taken else f"the processes did not meet at {address}",
-            got=_first_line(error),
-            remedy="pass torchrun another --master-port, or --standalone on one machine",
-        ) from error
-    return found
-
-
 def _refuse_small_machine(device: torch.device) -> None:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadConfiguration(
@@ -273,7 +252,3 @@ def _refuse_small_machine(device: torch.device) -> None:
             got=f"process {os.environ.get('LOCAL_RANK')} of {torch.cuda.device_count()} GPUs",
             remedy="lower --nproc-per-node, or use several machines",
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
