@@ -89,6 +89,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=25, help="in each cell")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timeout", type=int, default=60, help="seconds that processes wait for a lost one")
     parser.add_argument("--cells", type=int, nargs="*", help="numbers of those of CELLS in kill_runs.py; all")
     parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
     parser.add_argument("--random-only", action="store_true", help="no SIGTERM before every batch")
@@ -124,7 +125,7 @@ def shared_memory() -> set[str]:
 def studied(number: int, options: argparse.Namespace) -> Tally:
     cell, chance = CELLS[number], random.Random(1000 * options.seed + number)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        study = Study(Path(folder), cell, options.epochs)
+        study = Study(Path(folder), cell, options.epochs, options.timeout)
         write_data(study.folder)
         trial = Trial(study, chance)
         if not options.random_only:

@@ -102,6 +102,7 @@ class Study:
     folder: Path
     cell: Cell
     epochs: int
+    timeout: int  # seconds that processes wait for one that is lost
 
     @property
     def output(self) -> Path:
@@ -123,7 +124,7 @@ class Study:
             "precision": self.cell.precision,
             "parallel": way.parallel,
             "num-workers": way.workers,
-            "timeout": 60,
+            "timeout": self.timeout,
             "output": run,
         }
         given = [f"--{name}={value}" for name, value in options.items()]

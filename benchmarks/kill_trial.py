@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kill_runs import Study, Way, progress, result
 
-LONGEST = 120.0  # seconds until the processes left by a killed one must have ended; they wait for it for 60
+LONGEST = 2  # times the timeout until the processes left by a killed one must have ended
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Trial:
 
     def __init__(self, study: Study, chance: random.Random):
         self.study, self.chance, self.tally = study, chance, Tally()
+        self._longest = LONGEST * study.timeout
         self._groups: set[int] = set()
         self._finish(study.folder / "undisturbed", study.cell.ways[0])
         self.moments, self.questions = study.counted()
@@ -119,7 +120,7 @@ class Trial:
                     found[rank] = os.waitstatus_to_exitcode(status)
                     if found[rank] == -signal.SIGKILL and not first:
                         first = time.monotonic()
-            self._require(time.monotonic() - (first or begun) < LONGEST, "a process hangs")
+            self._require(time.monotonic() - (first or begun) < self._longest, "a process hangs")
             time.sleep(0.005)
         statuses = set(found.values())
         alone = statuses & {1, 2}  # 2: it has waited for one that was killed before they had met
@@ -147,7 +148,7 @@ class Trial:
         begun = time.monotonic()
         for group in self._groups:
             while is_alive(group):
-                self._require(time.monotonic() - begun < LONGEST, "a worker runs on")
+                self._require(time.monotonic() - begun < self._longest, "a worker runs on")
                 time.sleep(0.1)
         self.tally.slowest_worker = time.monotonic() - begun
 

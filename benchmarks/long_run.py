@@ -3,8 +3,10 @@
     python benchmarks/long_run.py --markdown benchmarks/results/long_run.md
 
 Each cell is a run of its own as `infopro train` makes it: test, log line, TensorBoard point and checkpoint
-after every epoch of 20 steps. Every process notes each step's time and its resident memory, and every 500
-steps how many objects Python's collector knows. The first 500 steps are left out: allocators and caches fill.
+after every epoch of 20 steps. Every process notes each step's time, its resident memory and how much of the
+C heap is in use (glibc's mallinfo2), and every 500 steps how many objects Python's collector knows. The bare
+loop is the same network in ten lines of PyTorch, without this package's training. The first 500 steps are
+left out: allocators and caches fill.
 A slope is a least-squares fit over the rest; its uncertainty is the standard deviation of the slopes of ten
 tenths, left out one after another (jackknife), because neighbouring steps are not independent.
 """
@@ -12,6 +14,7 @@ tenths, left out one after another (jackknife), because neighbouring steps are n
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import statistics
@@ -25,21 +28,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infopro import recipes
+from infopro import models, recipes
 from infopro.training import Position
 
 CELLS = {  # parallel, processes, workers
     "one process": ("none", 1, 0),
     "one process, 2 workers": ("none", 1, 2),
     "pipeline of 2": ("pipeline", 2, 0),
+    "bare loop": ("none", 1, 0),
 }
 IMAGES, BATCH, FIRST = 160, 8, 500
 STEPS = IMAGES // BATCH  # of an epoch
 
 NOTE = """
-An epoch leaves its record, two objects. A process of a pipeline keeps what it did and when, for the timeline:
-at most 50,000 spans, and this run is shorter than that. In one process the growth is less than 0.2 % of the
-memory in 1,000 steps; the objects that Python counts are not it, and its source was not found."""
+An epoch leaves its record, two objects, and these measurements a few numbers a step. A process of a pipeline
+keeps what it did and when, for the timeline: at most 50,000 spans. What resident memory grows by beyond the
+heap in use is room that the allocator holds free, between what is in use."""
 
 
 def write_data(file: Path) -> None:
@@ -54,6 +58,62 @@ def resident_kib() -> int:
     """VmRSS of this process."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])
+
+
+class Heap(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def heap_kib() -> int:
+    """What is in use of the C heap: malloc's blocks, and larger ones in mappings of their own."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Heap
+    found = libc.mallinfo2()
+    return (found.uordblks + found.hblkhd) // 1024
+
+
+class Notes:
+    """What a process notes after every step."""
+
+    def __init__(self):
+        self.memory, self.heap, self.ends, self.objects = [], [], [], {}
+
+    def __call__(self, epoch: int, done: int) -> None:
+        self.ends.append(time.perf_counter())
+        self.memory.append(resident_kib())
+        self.heap.append(heap_kib())
+        if len(self.ends) % FIRST == 0:
+            gc.collect()
+            self.objects[len(self.ends)] = len(gc.get_objects())
+
+    def write(self, file: Path) -> None:
+        # the first step of an epoch includes the test and the checkpoint before it
+        times = [b - a for k, (a, b) in enumerate(pairwise(self.ends), 1) if k % STEPS]
+        found = {"memory": self.memory, "heap": self.heap, "times": times, "objects": self.objects}
+        file.write_text(json.dumps(found))
+
+
+def bare(folder: Path, steps: int) -> None:
+    """The network alone, end to end."""
+    torch.set_num_threads(1)
+    generator, labels, note = torch.Generator().manual_seed(0), torch.arange(BATCH) % 3, Notes()
+    model = models.create("demo_resnet", num_classes=3, in_channels=3, image_size=(8, 8))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, nesterov=True)
+    for step in range(steps):
+        images = torch.rand(BATCH, 3, 8, 8, generator=generator)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        note(1, step)
+    note.write(folder / "found-0.json")
 
 
 def work(cell: str, folder: Path, steps: int) -> None:
@@ -73,26 +133,13 @@ def work(cell: str, folder: Path, steps: int) -> None:
         warmup_epochs=0,
         parallel=parallel,
     )
-    memory, ends, objects = [], [], {}
-
-    def note(epoch: int, done: int) -> None:
-        ends.append(time.perf_counter())
-        memory.append(resident_kib())
-        if len(ends) % FIRST == 0:
-            gc.collect()
-            objects[len(ends)] = len(gc.get_objects())
-
-    device = torch.device("cpu")
+    note, device = Notes(), torch.device("cpu")
     with recipes.meet(config, device=device, timeout_seconds=300) as processes:
         data = recipes.prepare_data(config, data_dir=None, download=False, device=device)
         session = recipes.prepare(config, data, device=device, processes=processes)
         run, _ = recipes.open_run(session, folder / "run", name="long", resume=False, data_dir=None)
         recipes.train_run(session, run, start=Position(), num_workers=workers, on_step=note)
-        rank = 0 if processes is None else processes.rank
-        # the first step of an epoch includes the test and the checkpoint before it
-        times = [b - a for k, (a, b) in enumerate(pairwise(ends), 1) if k % STEPS]
-        found = {"memory": memory, "times": times, "objects": objects}
-        (folder / f"found-{rank}.json").write_text(json.dumps(found))
+        note.write(folder / f"found-{0 if processes is None else processes.rank}.json")
         if processes is not None:
             processes.wait_for_all("end")
 
@@ -120,9 +167,12 @@ def measured(cell: str, steps: int) -> list[str]:
         files = [json.loads(file.read_text()) for file in sorted(folder.glob("found-*.json"))]
         run = folder / "run"
         sizes = {
-            "checkpoints": sum(f.stat().st_size for f in run.glob("checkpoints/*/*")),
-            "log": (run / "log.jsonl").stat().st_size,
-            "events": sum(f.stat().st_size for f in run.glob("tensorboard/*")),
+            name: sum(file.stat().st_size for file in run.glob(files))
+            for name, files in (
+                ("checkpoints", "checkpoints/*/*"),
+                ("log", "log.jsonl"),
+                ("events", "tensorboard/*"),
+            )
         }
     rows = []
     for rank, found in enumerate(files):
@@ -130,6 +180,7 @@ def measured(cell: str, steps: int) -> list[str]:
         quarter = len(times) // 4
         ratio = statistics.median(times[-quarter:]) / statistics.median(times[quarter : 2 * quarter])
         grows, spread = slope(memory)
+        heap, heap_spread = slope(np.array(found["heap"][FIRST:]))
         objects = " ".join(str(number) for number in found["objects"].values())
         epochs = steps // STEPS
         folder_size = (
@@ -138,8 +189,8 @@ def measured(cell: str, steps: int) -> list[str]:
         )
         rows.append(
             f"| {cell}{f', process {rank}' if len(files) > 1 else ''} | {memory[0] / 1024:.0f} | "
-            f"{memory[-1] / 1024:.0f} | {grows:+.0f} ± {spread:.0f} | {objects} | {ratio:.2f} | "
-            f"{folder_size if rank == 0 else ''} |"
+            f"{memory[-1] / 1024:.0f} | {grows:+.0f} ± {spread:.0f} | {heap:+.0f} ± {heap_spread:.0f} | "
+            f"{objects} | {ratio:.2f} | {folder_size if rank == 0 and sizes['log'] else ''} |"
         )
     return rows
 
@@ -152,7 +203,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.folder is not None:
-        work(options.cell, options.folder, options.steps)
+        if options.cell == "bare loop":
+            bare(options.folder, options.steps)
+        else:
+            work(options.cell, options.folder, options.steps)
         return
     rows = []
     for cell in [options.cell] if options.cell else CELLS:
@@ -161,12 +215,12 @@ def main() -> None:
     text = f"""# Long runs
 
 `python benchmarks/long_run.py --steps {options.steps}`, torch {torch.__version__}, CPU, one thread a process,
-{options.steps // STEPS} epochs of {STEPS} steps, on a machine that was doing other work: a step's time is a
+{options.steps // STEPS} epochs of {STEPS} steps: a step's time is a
 ratio of medians, the last quarter's to the second quarter's. Memory is resident memory, from step {FIRST} on.
 
-| run | MiB at step {FIRST} | at the end | KiB per 1,000 steps | objects every {FIRST} steps | \
-time, last / second quarter | checkpoints, log per epoch, TensorBoard per epoch |
-| --- | ---: | ---: | ---: | --- | ---: | --- |
+| run | MiB at step {FIRST} | at the end | KiB per 1,000 steps | of these heap in use | \
+objects every {FIRST} steps | time, last / second quarter | checkpoints; log, TensorBoard per epoch |
+| --- | ---: | ---: | ---: | ---: | --- | ---: | --- |
 """ + "\n".join([*rows, NOTE])
     print(text)
     if options.markdown is not None:

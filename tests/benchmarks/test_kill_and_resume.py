@@ -12,7 +12,7 @@ RUNS = 6  # a pipeline of 2 or one process, by turns: each goes on with what the
 
 def test_four_kills_change_no_bit():
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills=4", f"--cells={RUNS}", "--random-only"],
+        [sys.executable, str(SCRIPT), "--kills=4", f"--cells={RUNS}", "--random-only", "--timeout=15"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
