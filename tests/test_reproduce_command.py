@@ -95,6 +95,15 @@ def test_a_reproduction_that_is_stopped_goes_on(run, capsys, monkeypatch):
     assert status == 0 and "resuming after epoch 1, step 1" in said.out and "identical" in said.out
 
 
+def test_a_cached_run_comes_out_again(tmp_path, capsys):
+    options = "--num-modules=2 --cuts=null --limit-train=64 --limit-test=32 --batch-size=32 --epochs=1"
+    run = tmp_path / "cached"
+    command = ["train", "digits-demo-k4-greedy", *options.split(), "--parallel=cached", "--device=cpu"]
+    assert main([*command, f"--output={run}"]) == 0
+    status, said = reproduced(capsys, run)
+    assert status == 0 and "identical, bit for bit: 3 lines of the logs" in said.out
+
+
 def test_several_processes_are_started_again(run, capfd):
     """The run was one process: a pipeline computes what it does."""
     change(run, parallel="pipeline", processes=3, launch={"num_workers": 0, "queue": 3, "shard": False})
