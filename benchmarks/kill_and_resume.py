@@ -49,7 +49,7 @@ def page(tallies: dict[Cell, Tally], options: argparse.Namespace, seconds: float
     moments = sum((tally.kills for tally in found), start=Counter())
     where = "\n".join(f"| SIGKILL {where} | {number} |" for where, number in sorted(moments.items()))
     rows = "\n".join(row(cell, tally) for cell, tally in tallies.items())
-    given = [f"--{name} {getattr(options, name)}" for name in ("kills", "epochs", "seed")]
+    given = [f"--{name} {getattr(options, name)}" for name in ("kills", "epochs", "seed", "timeout")]
     given += [f"--cells {' '.join(map(str, options.cells))}"] if options.cells else []
     stop = f"{max(tally.slowest_stop for tally in found):.1f} s"
     end = f"{max(tally.slowest_end for tally in found):.1f} s"
@@ -73,13 +73,14 @@ in order, and how far the last checkpoint says that it has come.
 | --- | ---: |
 {where}
 | SIGKILL in all | {moments.total()} |
-| SIGTERM that ended a run between two batches | {sum(t.stops + t.every for t in found)} |
+| SIGTERM that ended a start of a run | {sum(t.stops + t.every for t in found)} |
 | runs compared | {sum(t.compared for t in found)} |
 | tensors, files or logs that differ | {sum(len(t.different) for t in found)} |
 | files left in /dev/shm | {len(left)} |
 
 The slowest stop by SIGTERM took {stop}, on a machine with other work. Where one of several processes was
-killed, the others had ended by themselves, with status 1, {end} later at the latest. {worker} after the
+killed, or stopped before it had met the others, those had ended by themselves {end} later at the latest; they
+wait for a process for {options.timeout} s. {worker} after the
 last start of a cell no process of it ran any more, loader workers of killed ones included.
 """
 

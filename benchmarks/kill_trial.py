@@ -98,11 +98,14 @@ class Trial:
         time.sleep(self.chance.uniform(0, self.seconds))
         begun, everybody = time.monotonic(), self.chance.random() < 0.5
         os.killpg(ranks[0], signal.SIGTERM) if everybody else os.kill(ranks[0], signal.SIGTERM)
-        status = self._ended(ranks, stopping=True)
-        if status == 143:
-            self.tally.slowest_stop = max(self.tally.slowest_stop, time.monotonic() - begun)
-            self.tally.stops += 1
-        return status == 0
+        found = self._statuses(ranks, stopping=True)
+        took = time.monotonic() - begun
+        if found == {143}:
+            self.tally.slowest_stop = max(self.tally.slowest_stop, took)
+        elif 143 in found:  # one ended before it listened, and was waited for
+            self.tally.slowest_end = max(self.tally.slowest_end, took)
+        self.tally.stops += 143 in found
+        return found == {0}
 
     def _start(self, run: Path, way: Way, **what: object) -> list[int]:
         ranks = self.study.start(run, way, **what)
@@ -131,14 +134,18 @@ class Trial:
             self.tally.slowest_end = max(self.tally.slowest_end, time.monotonic() - first)
         return "killed"
 
-    def _ended(self, ranks: list[int], *, stopping: bool = False) -> int:
-        """The status of all processes: of a stop, that of those that had begun to listen."""
+    def _ended(self, ranks: list[int]) -> int:
+        """The status of all processes."""
+        return max(self._statuses(ranks))
+
+    def _statuses(self, ranks: list[int], *, stopping: bool = False) -> set[int]:
+        """Of a stop: those of processes that had begun to listen, and of others."""
         found = {os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks}
         early = {1, 2, -signal.SIGTERM} if stopping else set()  # before it listens, there is nothing to save
         if stopping and {0, 143} <= found:
-            return 0  # it came when all was done, and one had ended
+            return {0}  # it came when all was done, and one had ended
         self._require(len(found - early) <= 1 and found <= {0, 143, *early}, found)
-        return max(found)
+        return found
 
     def _finish(self, run: Path, way: Way) -> None:
         self._require(self._ended(self._start(run, way)) == 0)

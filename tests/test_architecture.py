@@ -62,6 +62,7 @@ ORDER = [
         "predict_options",
         "export_options",
         "reproduce_options",
+        "option_mistakes",
         "sweep_options",
         "options",
         "stopping",

@@ -66,14 +66,14 @@ def test_check_lists_problems_and_says_so_in_its_status(capsys):
         (["plan", "cifar_resnet20"], "the size of the input is not known"),
         (["plan", "cifar_resnet20", "--input", "3x0x4"], "--input cannot be read: got '3x0x4'"),
         (["plan", "cifar_resnet21", "--input", "3x32x32"], "unknown model: got 'cifar_resnet21'"),
-        (["plan", *RESNET, "--num-modules", "0"], "num_modules"),
+        (["plan", *RESNET, "--num-modules", "0"], "--num-modules is out of range: got 0; allowed: >0"),
         (["plan", *RESNET, "--batch-size", "-1"], "--batch-size cannot be read: got -1"),
         (["plan", *RESNET, "--memory", "8 lots"], "a memory size cannot be read"),
         (["plan", *RESNET, "--optimizer", "rms"], "optimizer"),
         (["plan", *RESNET, "--memory", "3MiB", "--num-modules", "2"], "K = 2 does not fit into 3.00 MiB"),
         (["plan", *RESNET, "--objective", "info"], "unknown objective: got 'info'"),
         (["check", "timm/no_such_net"], "unknown model"),
-        (["check", *RESNET, "--num-modules", "0"], "num_modules"),
+        (["check", *RESNET, "--num-modules", "0"], "--num-modules is out of range: got 0; allowed: >0"),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments, message, capsys):

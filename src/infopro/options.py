@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from infopro.analyze_options import add_analyze
 from infopro.data_options import add_data_and_device
-from infopro.errors import BadConfiguration
 from infopro.export_options import add_export
 from infopro.network_options import add_check, add_plan
+from infopro.option_mistakes import mistaken
 from infopro.predict_options import add_inference, add_predict
 from infopro.report_options import add_report
 from infopro.reproduce_options import add_reproduce
@@ -57,9 +56,7 @@ def make_parser(recipe_config: Any) -> Any:
             super().__init__(allow_abbrev=False, **options)
 
         def error(self, message: str, ex: Exception | None = None) -> Any:
-            raise BadConfiguration(
-                _said_plainly(_one_line(message)), remedy=f"see {self.prog.replace('[options] ', '')} --help"
-            )
+            raise mistaken(message, command=self.prog.replace("[options] ", ""))
 
     parser = Parser(
         prog="infopro", description="Locally supervised deep learning: K modules, each with its own loss."
@@ -268,18 +265,3 @@ def _help(name: str) -> str:
     from infopro.recipes import field_help
 
     return field_help()[name].replace("%", "%%")
-
-
-def _said_plainly(message: str) -> str:
-    """Of a value that fits none of an option's types: what the option is, and not how the parser tried."""
-    from infopro.recipes import field_help
-
-    found = re.fullmatch(r'Parser key "(\w+)": Does not validate .* Given value: (.*)', message)
-    if found is None:
-        return message
-    said = f"--{found[1].replace('_', '-')} cannot be read: got {found[2]}"
-    return f"{said}; it is: {field_help()[found[1]]}" if found[1] in field_help() else said
-
-
-def _one_line(message: str) -> str:
-    return re.sub(r"\s+", " ", message).strip()
