@@ -6,6 +6,7 @@ import torch
 import infopro
 from infopro.errors import BadConfiguration
 from infopro.memory import DoesNotFit, format_bytes, measure, parse_bytes, plan
+from infopro.memory.budget import _last_within
 from infopro.memory.planner import Planner
 from infopro.memory.recomputing import fewest, order
 from infopro.models import cifar_resnet
@@ -16,7 +17,7 @@ SMALL = torch.empty(2, 3, 32, 32, device="meta")
 
 
 def test_a_budget_is_answered_with_the_smallest_k():
-    model, options = cifar_resnet(20, 10), {"batch_size": 256, "objective": Greedy()}
+    model, options = cifar_resnet(14, 10), {"batch_size": 256, "objective": Greedy()}
     rows = plan(model, SMALL, num_modules=(2, 3), **options)
     for k in (2, 3):
         budget = rows.local(k).step.peak
@@ -70,8 +71,32 @@ def test_the_largest_batch_is_the_largest():
         plan(model, SMALL, batch_size="largest", memory="3MiB", **options)
 
 
+@pytest.mark.parametrize(
+    ("peak", "most"),
+    [
+        (lambda size: 1000 + 37 * size, 5),
+        (lambda size: 512 * -(-(1000 + 3 * size) // 512), 22),
+        (lambda size: 100 + 3 * size + size * size // 50, 16),
+        (lambda size: 1000 * size if size < 100 else 10**7 + size, 8),
+        (lambda size: 7, 12),
+    ],
+    ids=["line", "steps", "bent", "jump", "flat"],
+)
+@pytest.mark.parametrize("budget", [3000, 4097, 98_765, 10**7 + 500])
+def test_the_largest_size_is_found_in_few_steps(peak, most, budget):
+    tried = []
+
+    def counted(size):
+        tried.append(size)
+        return peak(size)
+
+    found = _last_within(counted, budget, low=2, at_low=peak(2))
+    assert peak(found) <= budget and (found == 1 << 20 or peak(found + 1) > budget)
+    assert len(tried) <= most and len(tried) == len(set(tried))
+
+
 def test_localize_finds_the_k_that_fits():
-    model, images = cifar_resnet(20, 10), torch.rand(64, 3, 32, 32)
+    model, images = cifar_resnet(14, 10), torch.rand(64, 3, 32, 32)
     peak = plan(model, images, num_modules=[3], objective=DGL(), task=TASK).local(3).step.peak
     local = infopro.localize(model, images, memory=peak, objective=DGL(), task=TASK)
     assert local.split.num_modules == 3

@@ -32,6 +32,7 @@ _UNITS = {"": 1, "B": 1, **{f"{p}iB": 1024**e for e, p in enumerate("KMGT", 1)}}
 _UNITS |= {f"{p}B": 1000**e for e, p in enumerate("KMGT", 1)}
 _MOST_MODULES = 16  # tried for a budget: beyond, the first block decides the peak
 _MOST_IMAGES = 1 << 20
+_FARTHEST = 64  # times a size that fits: small peaks say little about large ones
 _TRIED = 2, 3, 4, 8, 16  # K with checkpoints: more heads cost more than more blocks a second time
 _PARTS = 4  # of a batch that is accumulated
 
@@ -172,24 +173,48 @@ def largest_batch(planner: Planner, num_modules: int, budget: int) -> int:
         DoesNotFit: not even one with two images.
     """
 
-    def fits(size: int) -> bool:
-        return planner.local(num_modules, size)[1].peak <= budget
+    def peak(size: int) -> int:
+        return planner.local(num_modules, size)[1].peak
 
     if planner.fixed_bytes > budget:
         raise DoesNotFit(_parameters_alone(planner, budget))
-    if not fits(2):
-        found = planner.local(num_modules, 2)[1].peak
+    least = peak(2)
+    if least > budget:
         raise DoesNotFit(
             f"K = {num_modules} does not fit into {format_bytes(budget)}",
-            got=f"{format_bytes(found)} at batch size 2",
+            got=f"{format_bytes(least)} at batch size 2",
             remedy="raise the budget, or K",
         )
-    low, high = 2, 4
-    while high < _MOST_IMAGES and fits(high):
-        low, high = high, 2 * high
+    return _last_within(peak, budget, low=2, at_low=least)
+
+
+def _last_within(peak: Callable[[int], int], budget: int, *, low: int, at_low: int) -> int:
+    """The largest size that keeps the budget, of those from `low` on, which does; `peak` grows with the size.
+
+    A peak is nearly a line, which says where to look: four or five sizes are tried where halving takes a
+    dozen. Where it is none, every other size is the middle.
+    """
+    high, at_high = 2 * low, peak(2 * low)
+    least = 0  # a line that was wrong once is not believed in small steps
+    while at_high <= budget and high < _MOST_IMAGES:
+        slope = max(1.0, (at_high - at_low) / (high - low))
+        guess = max(high + int((budget - at_high) / slope) + 1, least)
+        low, at_low, high = high, at_high, min(guess, _FARTHEST * high, _MOST_IMAGES)
+        at_high = peak(high)
+        least = 2 * high if high == guess else 0
+    if at_high <= budget:
+        return high
+    halve = False
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        if not halve:
+            middle = low + int((budget - at_low) * (high - low) / (at_high - at_low))
+            middle = min(max(middle, low + 1), high - 1)
+        found, before = peak(middle), high - low
+        low, at_low, high, at_high = (
+            (middle, found, high, at_high) if found <= budget else (low, at_low, middle, found)
+        )
+        halve = not halve and high - low > before // 2
     return low
 
 
