@@ -116,7 +116,7 @@ BAD = {
     "unknown block": (None, ["{run}", "--blocks", "layer7"], "unknown block: got 'layer7'"),
     "unknown quantity": (None, ["{run}", "--only", "cca"], "only"),
     "a size that is none": (None, ["{run}", "--memory", "much"], "a memory size cannot be read"),
-    "no images": (None, ["{run}", "--train-images", "0"], "train_images"),
+    "no images": (None, ["{run}", "--train-images", "0"], "--train-images is out of range: got 0"),
     "named twice": (None, ["{run}", "{run}/../run"], "a run is named twice"),
     "contradiction": (None, ["{run}", "--overwrite", "--resume"], "contradict each other"),
     "nothing compares": (

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -123,3 +125,23 @@ def test_what_fails_by_itself_keeps_its_traceback(monkeypatch):
     with pytest.raises(RuntimeError, match="foreseen") as caught:
         main(COMMANDS["evaluate"])
     assert caught.traceback[-1].name == "work"
+
+
+@pytest.mark.parametrize("number", STATUSES)
+def test_a_wait_that_no_exception_reaches_is_ended_at_once(number):
+    script = (
+        "import os, signal\n"
+        "from infopro.ending import ended_at_once, ended_by_sigterm\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        "with ended_by_sigterm():\n"
+        "    with ended_at_once():\n"
+        "        pass\n"
+        "    assert signal.getsignal(signal.SIGINT) is before\n"
+        "    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)\n"
+        "    with ended_at_once():\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "print('it went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -number and done.stdout == done.stderr == ""

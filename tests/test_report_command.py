@@ -61,7 +61,7 @@ def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
         (["run", "-o", "foreign.html"], "is no infopro report"),
         (["run", "-o", "."], "is a folder"),
         (["damaged"], "cannot be read"),
-        ([], "report.runs"),
+        ([], "infopro report needs: runs"),
     ],
 )
 def test_bad_input_is_one_line(

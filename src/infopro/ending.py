@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Terminated", "ended_by_sigterm", "signal_behind"]
+__all__ = ["Terminated", "ended_at_once", "ended_by_sigterm", "signal_behind"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,6 +39,25 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """While open, SIGTERM and Ctrl-C end the process where it is: 143 and 130 to a shell.
+
+    For waits inside a library's C++, which no exception reaches, where nothing is half-written. A program
+    that listens to them by itself goes on to do so, as a thread has to leave them alone.
+    """
+    ours = {signal.SIGTERM: _end, signal.SIGINT: signal.default_int_handler}
+    main = threading.current_thread() is threading.main_thread()
+    taken = [number for number, handler in ours.items() if main and signal.getsignal(number) is handler]
+    for number in taken:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, ours[number])
 
 
 def signal_behind(error: BaseException | None) -> KeyboardInterrupt | None:

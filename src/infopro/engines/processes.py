@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import DeviceMesh
 
+from infopro.ending import ended_at_once
 from infopro.engines.lifesigns import LifeSigns
 from infopro.engines.meeting import first_line, shared_store
 from infopro.errors import AlreadyTold, BadConfiguration, InfoProError, StageLost
@@ -25,6 +27,7 @@ __all__ = ["CLOSED", "Processes", "joined"]
 # what torch says where a connection is closed, and which of its errors are of collectives
 CLOSED = ("closed", "reset", "Broken pipe")
 _COLLECTIVE = ("gloo", "NCCL", "Timed out waiting")
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks at the store
 _LONGEST_WAIT = 7 * 24 * 3600  # seconds
 
 
@@ -119,10 +122,18 @@ class Processes:
             raise StageLost(self.signs.explain(0), got=first_line(error)) from error
 
     def _get(self, key: str, rank: int) -> bytes:
+        """Waits in Python: in the store's own wait no signal would be noticed."""
+        end, pause = time.monotonic() + self.timeout.total_seconds(), _SHORTEST_PAUSE
         try:
-            return bytes(self.store.get(key))
+            while not self.store.check([key]) and time.monotonic() < end:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            if self.store.check([key]):
+                return bytes(self.store.get(key))
         except (RuntimeError, dist.DistError) as error:
             raise StageLost(self.signs.explain(rank), got=first_line(error)) from error
+        seconds = self.timeout.total_seconds()
+        raise StageLost(self.signs.explain(rank), got=f"no word from process {rank} in {seconds:g} s")
 
 
 @contextmanager
@@ -142,7 +153,8 @@ def joined(
     """
     _refuse_nesting_and_endless_waits(timeout_seconds)
     timeout = timedelta(seconds=timeout_seconds)
-    launch, rank, world = shared_store(timeout)
+    with ended_at_once():
+        launch, rank, world = shared_store(timeout)
     # a restarted run meets in the same store, and must not read what the lost one has left there
     store = PrefixStore(f"infopro/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", launch)
     store.set_timeout(timeout)
@@ -151,7 +163,8 @@ def joined(
         _refuse_other_number(world, stages)
         _refuse_small_machine(device)
         with LifeSigns(store, rank, world // stages).beating(timeout=timeout) as signs:
-            mesh = _connect(store, rank, world, stages, device, timeout)
+            with ended_at_once():
+                mesh = _connect(store, rank, world, stages, device, timeout)
             try:
                 with _naming_the_lost(signs):
                     yield Processes(rank, stages, world // stages, mesh, store, launch, timeout, signs)
