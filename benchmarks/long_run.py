@@ -1,4 +1,4 @@
-"""2,000 steps of small runs: does memory grow, does a step's time, how large does the run's folder get?
+"""4,000 steps of small runs: does memory grow, does a step's time, how large does the run's folder get?
 
     python benchmarks/long_run.py --markdown benchmarks/results/long_run.md
 

@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import os
+from pathlib import Path
 
 # Some virtual machines advertise AMX and then fault on it: bfloat16 kernels stay on AVX-512.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
@@ -13,6 +14,31 @@ from infopro.cli import main
 
 # Threads that wait for each other are slower than one on a busy machine, and sums depend on their number.
 torch.set_num_threads(1)
+
+
+# These files take longest, some with few tests: begun last, one of them would run alone at the end.
+LONGEST = (
+    "engines/test_faults.py",
+    "test_examples.py",
+    "memory/test_plan.py",
+    "benchmarks/test_gpu_run.py",
+    "test_documented_commands.py",
+    "memory/test_budget.py",
+    "test_compiling.py",
+    "engines/test_asynchronous_runs.py",
+    "test_train_command.py",
+    "test_layout.py",
+    "benchmarks/test_gpu_training.py",
+    "memory/test_choose.py",
+    "sweep/test_sweep_command.py",
+    "engines/test_stopped_anywhere.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; within a file the order stays."""
+    rank = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,10 @@ def test_nobody_waits_for_the_slow_module(paced):
     slow, results = paced
     seconds = [median(record.seconds for record in result[1]) for result in results]
     assert seconds[slow] > 6 * SLOW
-    assert all(found < 0.6 * seconds[slow] for stage, found in enumerate(seconds) if stage != slow), seconds
+    # what it is slowed down by is not in the others' time, however busy the machine is
+    assert all(found + 3 * SLOW < seconds[slow] for stage, found in enumerate(seconds) if stage != slow), (
+        seconds
+    )
 
 
 def test_every_weight_of_every_module_changes(paced):
