@@ -42,7 +42,7 @@ STEPS = IMAGES // BATCH  # of an epoch
 
 NOTE = """
 An epoch leaves its record, two objects, and these measurements a few numbers a step. A process of a pipeline
-keeps what it did and when, for the timeline: at most 50,000 spans. What resident memory grows by beyond the
+keeps what it did and when, for the timeline, seven objects a step: at most 50,000 spans. What resident memory grows by beyond the
 heap in use is room that the allocator holds free, between what is in use."""
 
 
@@ -197,7 +197,7 @@ def measured(cell: str, steps: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--cell", choices=CELLS)
     parser.add_argument("--folder", type=Path)
