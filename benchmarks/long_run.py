@@ -42,8 +42,8 @@ STEPS = IMAGES // BATCH  # of an epoch
 
 NOTE = """
 An epoch leaves its record, two objects, and these measurements a few numbers a step. A process of a pipeline
-keeps what it did and when, for the timeline, seven objects a step: at most 50,000 spans. What resident memory grows by beyond the
-heap in use is room that the allocator holds free, between what is in use."""
+keeps what it did and when, for the timeline, seven objects a step: at most 50,000 spans. What resident memory
+grows by beyond the heap in use is room that the allocator holds free, between what is in use."""
 
 
 def write_data(file: Path) -> None:
