@@ -69,10 +69,8 @@ def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     unread = np.empty(0)
     try:
         with path.open("rb") as stream:  # numpy leaves a broken file open
-            if stream.read(2) not in (
-                b"PK",
-                b"\x93N",
-            ):  # numpy would take it for a pickle, and advise to read it
+            # numpy would take anything else for a pickle, and advise to read it
+            if stream.read(2) not in (b"PK", b"\x93N"):
                 raise ValueError("it is no zip archive")
             stream.seek(0)
             file = np.load(stream, allow_pickle=False)

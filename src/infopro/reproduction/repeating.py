@@ -73,7 +73,7 @@ def repetition_of(path: Path) -> Repetition:
 def _as_run(config: RunConfig, record: dict[str, Any]) -> RunConfig:
     """With what config.json leaves out, cuts that a clock has chosen, the checkpoint of the first weights."""
     config = replace(config, parallel=record.get("parallel", config.parallel))
-    if config.initial_weights is not None:
-        config = replace(config, initial_weights=record["initial_weights"]["checkpoint"])
+    if recorded := record.get("initial_weights"):
+        config = replace(config, initial_weights=recorded["checkpoint"])
     measured = config.balance == "time" and config.cuts is None and record.get("cuts")
     return replace(config, cuts=tuple(record["cuts"])) if measured else config
